@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.commands import run_command
+from support.commands import run_command
 
 FORMAT = 1
 """Part of every key: raised when the layout of cached artifacts changes."""

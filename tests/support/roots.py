@@ -20,8 +20,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Optional
 
-from tests.support import cache
-from tests.support.commands import run_command
+from support import cache
+from support.commands import run_command
 
 DEBIAN_SUITES = ("bullseye", "bookworm", "trixie")
 UBUNTU_SUITES = ("jammy", "noble")
@@ -65,8 +65,9 @@ QUIET_UNITS = (
     "logrotate.timer",
     "man-db.timer",
     "motd-news.timer",
+    "nvmf-autoconnect.service",
 )
-"""Housekeeping that would start at a random moment of a test."""
+"""Housekeeping that would start at a random moment of a test, and what needs kernel modules."""
 
 _BUILD_TIMEOUT = 900.0
 

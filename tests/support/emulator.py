@@ -1,0 +1,79 @@
+"""The metadata server emulator as a process in the network around a bed.
+
+It listens on the platform's two addresses, port 80, and is controlled through a Unix socket, so
+that it can be changed while its network is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+from support.network import METADATA_V4, METADATA_V6, enter_namespace
+from support.processes import Child, start_child
+
+if TYPE_CHECKING:
+    from metadata_server import ControlClient
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+Metadata = Union[str, Mapping[str, object]]
+"""The name of one of the emulator's profiles, or a whole document."""
+
+
+class Emulator:
+    """One emulator process."""
+
+    def __init__(self, namespace: str, directory: Path, metadata: Metadata) -> None:
+        self._namespace = namespace
+        self._directory = directory
+        self._metadata = metadata
+        self.socket = directory / "mds.sock"
+
+    def start(self) -> Child:
+        """Start it and wait until it answers its control socket."""
+        command = [
+            *enter_namespace(self._namespace),
+            *("/usr/bin/python3", "-S", "-B", "-m", "metadata_server"),
+            *("--address", METADATA_V4, "--address", METADATA_V6, "--port", "80"),
+            *("--control-socket", str(self.socket), *self._content()),
+        ]
+        log = self._directory / "mds.log"
+        child = start_child(command, log=log, environment={"PYTHONPATH": str(SOURCE)})
+        deadline = time.monotonic() + 10
+        while not self.socket.exists():
+            if child.poll() is not None or time.monotonic() > deadline:
+                child.kill()
+                raise RuntimeError(f"the metadata server emulator did not start: {_tail(log)}")
+            time.sleep(0.01)
+        return child
+
+    def _content(self) -> list[str]:
+        if isinstance(self._metadata, str):
+            return ["--profile", self._metadata]
+        document = self._directory / "document.json"
+        document.write_text(json.dumps(self._metadata))
+        return ["--document", str(document)]
+
+
+def control_client(socket: Path) -> ControlClient:
+    """A client of an emulator's control socket."""
+    import sys
+
+    # The bed is used by programs that were not started with src in their path.
+    if str(SOURCE) not in sys.path:
+        sys.path.insert(0, str(SOURCE))
+    from metadata_server import ControlClient
+
+    return ControlClient(os.fspath(socket))
+
+
+def _tail(log: Path) -> str:
+    try:
+        return log.read_text(errors="replace").strip()[-1000:]
+    except FileNotFoundError:
+        return "no output"

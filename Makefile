@@ -1,0 +1,68 @@
+# The commands of the project; "make" lists them.
+#
+# Everything is built with the distribution's own Python and tools, whatever stands first in the
+# caller's PATH, and is written to build/ and dist/ alone.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+export PATH := /usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL := C.UTF-8
+export PYTHONDONTWRITEBYTECODE := 1
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
+
+PYTHON := /usr/bin/python3
+VENV := .venv
+TEST := $(VENV)/bin/python -m pytest
+# PYTEST_ARGS="-k route" narrows "make test".
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sdist wheel deb dsc deb-lib check-packages lint test bench demo clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+setup: $(VENV)/made ## install what building and testing need (as root), make .venv
+	tools/setup-host
+
+$(VENV)/made: tools/requirements.txt
+	tools/setup-host --venv-only
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tools/requirements.txt
+	touch $@
+
+sdist: ## release tarball, complete and buildable without a network
+	$(PYTHON) tools/build-sdist
+
+wheel: ## the library as a wheel
+	$(PYTHON) tools/build-wheel
+
+deb: ## the Debian packages (GUEST_EPOCH=1: as a repository that replaces the vendor's needs them)
+	$(PYTHON) tools/build-deb
+
+dsc: ## the Debian source package
+	$(PYTHON) tools/build-deb --source
+
+deb-lib: ## the library alone as a Debian package, made by stdeb and compared with debian/control
+	$(PYTHON) tools/build-deb-lib
+
+check-packages: deb ## what is in the packages, and lintian
+	$(PYTHON) tools/check-artifacts dist/*_$$(cat VERSION)-1_all.deb
+	tools/check-lintian
+
+lint: $(VENV)/made deb ## format, types, floors, shell, manual pages, packages
+	tools/lint $(VENV)
+
+test: setup lint deb ## everything: lint, then every tier of tests that this machine can run
+	$(TEST) $(PYTEST_ARGS)
+
+bench: $(VENV)/made deb ## figures beside those of the reference packages
+	benchmarks/run
+
+demo: ## the agent on a machine of its own, with a metadata server to play with
+	tools/demo
+
+clean: ## remove build/, dist/ and what the tools left behind
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

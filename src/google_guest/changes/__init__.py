@@ -80,10 +80,13 @@ class Outcome:
     applied: list[Change] = field(default_factory=list)
     failed: list[tuple[Change, Exception]] = field(default_factory=list)
     left_out: list[Change] = field(default_factory=list)
+    """Not tried: an earlier change of the subject failed, or the agent stops."""
+    not_live: list[Change] = field(default_factory=list)
+    """Not tried: they need the running machine, and the system is a file tree."""
 
     @property
     def ok(self) -> bool:
-        """Whether every change was made."""
+        """Whether every change that this system can take was made."""
         return not self.failed and not self.left_out
 
 
@@ -125,7 +128,7 @@ def apply_all(
                 if stopping() or change.subject in broken:
                     outcome.left_out.append(change)
                 elif change.needs_live_system and not system.is_live:
-                    outcome.left_out.append(change)
+                    outcome.not_live.append(change)
                 else:
                     batch.append(change)
             if not batch:

@@ -98,6 +98,12 @@ class Feature:
     """The part of the metadata that the plan depends on; a change of it triggers a pass."""
     drift_interval: Optional[float] = None
     """Seconds after which a pass is due even without any event; None: never."""
+    retry_first: float = 10.0
+    """Seconds until the first retry of a failed pass; doubled for each further one."""
+    retry_last: float = 600.0
+    """Most seconds between retries."""
+    follows: tuple[str, ...] = ()
+    """Features whose successful passes trigger a pass of this one."""
     watches_network: bool = False
     """Whether changes of links, addresses and routes trigger a pass."""
     live_only: bool = False

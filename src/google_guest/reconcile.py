@@ -1,0 +1,54 @@
+"""One pass of one feature: decide, plan, apply, and say what came of it.
+
+The agent, ``google-guest apply`` and ``google-guest plan`` share these functions, so that what the
+plan prints is what the agent does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google_guest.changes import Outcome, apply_all
+from google_guest.features import Decision, Feature, Inputs, Plan, Stage
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A feature's decision, its plan and, if the plan was applied, the outcome."""
+
+    feature: Feature
+    decision: Decision
+    plan: Plan
+    outcome: Outcome
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that was wanted is in force."""
+        return self.outcome.ok
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """The failures, a line each."""
+        return tuple(f"{change.describe()}: {error}" for change, error in self.outcome.failed)
+
+
+def plan_feature(feature: Feature, inputs: Inputs) -> tuple[Decision, Plan]:
+    """Return whether ``feature`` is on and what it wants changed; changes nothing."""
+    if inputs.metadata is None and feature.stage is not Stage.EARLY:
+        return Decision(False, "no metadata"), Plan()
+    if feature.live_only and not inputs.system.is_live:
+        return Decision(False, "needs the running machine"), Plan()
+    decision = feature.enabled(inputs)
+    if decision.on:
+        return decision, feature.plan(inputs)
+    return decision, feature.plan_off(inputs) if feature.plan_off else Plan()
+
+
+def run_pass(
+    feature: Feature, inputs: Inputs, *, stopping: Callable[[], bool] = lambda: False
+) -> Pass:
+    """Plan and apply ``feature``; ``stopping`` ends the pass between two changes."""
+    decision, plan = plan_feature(feature, inputs)
+    outcome = apply_all(plan.changes, inputs.system, stopping=stopping)
+    return Pass(feature, decision, plan, outcome)

@@ -1,0 +1,120 @@
+"""What a service owes its manager and its twin: readiness, wake-ups by signal, one instance.
+
+sd_notify(3) is spoken directly on ``$NOTIFY_SOCKET``, abstract sockets included. The lock is
+flock(2) on a file below /run: no PID is stored that could outlive a boot.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
+from typing import Optional
+
+from google_guest.errors import GuestError
+
+
+class AlreadyRunning(GuestError):
+    """Another process holds the lock."""
+
+
+class ServiceManager:
+    """Tells systemd how the service fares; does nothing where no socket was given."""
+
+    def __init__(self, environ: Optional[Mapping[str, str]] = None) -> None:
+        environment = os.environ if environ is None else environ
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+
+    @property
+    def listens(self) -> bool:
+        """Whether a service manager waits for notifications."""
+        return bool(self._address)
+
+    def notify(self, **fields: str) -> None:
+        """Send assignments such as ``READY="1"``; a manager that does not listen is ignored."""
+        if not self._address:
+            return
+        message = "\n".join(f"{name}={value}" for name, value in fields.items())
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            try:
+                channel.sendto(message.encode(), self._address)
+            except OSError:
+                # The manager is gone or busy: nothing of ours depends on the message.
+                return
+
+    def reloading(self) -> None:
+        """Announce a reload (systemd >= 253 wants the monotonic time with it)."""
+        self.notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+
+
+class InstanceLock:
+    """A lock that the kernel drops with the process that holds it."""
+
+    def __init__(self, path: str) -> None:
+        """Take the lock at ``path``.
+
+        Raises:
+            AlreadyRunning: another process has it.
+            OSError: the file cannot be created.
+        """
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise AlreadyRunning(f"another agent is running: it holds {path}") from None
+
+    def release(self) -> None:
+        """Give the lock up; the file stays."""
+        os.close(self._descriptor)
+
+
+class WakeUp:
+    """A pipe end that becomes readable when a signal arrives or another thread calls ``wake``."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._reader
+
+    def wake(self) -> None:
+        """Make the descriptor readable."""
+        try:
+            os.write(self._writer, b"\0")
+        except BlockingIOError:
+            # The pipe is full, so the waiting side wakes up anyway.
+            return
+
+    def drain(self) -> None:
+        """Forget the wake-ups so far."""
+        try:
+            while os.read(self._reader, 4096):
+                continue
+        except BlockingIOError:
+            return
+
+    def on_signals(self, numbers: Iterable[int], action: Callable[[int], None]) -> None:
+        """Call ``action`` in the main thread, and wake up, when one of the signals arrives."""
+
+        def received(number: int, frame: Optional[FrameType]) -> None:
+            action(number)
+
+        for number in numbers:
+            signal.signal(number, received)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    def close(self) -> None:
+        """Close both ends and leave the signals to their defaults."""
+        if signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None):
+            signal.set_wakeup_fd(-1)
+        os.close(self._reader)
+        os.close(self._writer)

@@ -25,7 +25,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Optional
 
@@ -51,6 +51,7 @@ from google_guest.system.netlink import (
 
 log = logging.getLogger(__name__)
 
+DISABLE_ATTRIBUTE = "disable-address-manager"
 STATE_PATH = f"{RUN_DIRECTORY}/forwarded-addresses.json"
 DEFAULT_PROTOCOL = 66
 SAFETY_INTERVAL = 10.0
@@ -165,10 +166,9 @@ def enabled(inputs: Inputs) -> Decision:
     if disable is not None:
         layer = config.origin("address_manager", "disable")
         return Decision(not disable, f"[addressManager] disable = {_word(disable)}", layer)
-    if inputs.metadata is not None:
-        said = inputs.metadata.switch("disable-address-manager")
-        if said is not None:
-            return Decision(not said[0], f"disable-address-manager = {_word(said[0])}", said[1])
+    said = None if inputs.metadata is None else inputs.metadata.switch(DISABLE_ATTRIBUTE)
+    if said is not None:
+        return Decision(not said[0], f"{DISABLE_ATTRIBUTE} = {_word(said[0])}", said[1])
     network_daemon = config.daemons.network_daemon
     layer = config.origin("daemons", "network_daemon")
     if layer == BUILT_IN and network_daemon:
@@ -402,8 +402,8 @@ def _word(value: bool) -> str:
     return "true" if value else "false"
 
 
-def _inputs_of(metadata: Metadata) -> tuple[object, ...]:
-    return tuple(
+def _inputs_of(metadata: Metadata) -> Hashable:
+    interfaces = tuple(
         (
             nic.index,
             nic.mac,
@@ -414,6 +414,7 @@ def _inputs_of(metadata: Metadata) -> tuple[object, ...]:
         )
         for nic in metadata.instance.network_interfaces
     )
+    return interfaces, metadata.switch(DISABLE_ATTRIBUTE)
 
 
 FEATURE = Feature(

@@ -104,6 +104,8 @@ def list_local_routes(open_socket: wire.OpenSocket, family: Family) -> list[Loca
     payload = _HEADER.pack(family, 0, 0, 0, LOCAL_TABLE, 0, 0, LOCAL_TYPE, 0)
     try:
         return wire.dump(open_socket, RTM_GETROUTE, payload, lambda reply: _route_of(reply, family))
+    except wire.NetlinkUnavailable:
+        raise
     except wire.NetlinkError as error:
         if error.errno in (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
             return []  # The family or its table does not exist: no route either.

@@ -57,8 +57,8 @@ def priority(level: int) -> int:
 class LineFormatter(logging.Formatter):
     """One redacted line for each line of the message, with a ``<N>`` prefix where asked."""
 
-    def __init__(self, *, prefixed: bool) -> None:
-        super().__init__("%(message)s")
+    def __init__(self, *, prefixed: bool, timed: bool = False) -> None:
+        super().__init__("%(asctime)s %(message)s" if timed else "%(message)s")
         self._prefixed = prefixed
 
     def format(self, record: logging.LogRecord) -> str:
@@ -174,3 +174,16 @@ def configure_logging(
     root.setLevel(logging.DEBUG if environment.get("GUEST_AGENT_DEBUG") else level)
     logging.raiseExceptions = False
     return sink
+
+
+def add_log_file(path: str) -> None:
+    """Write every line also to ``path`` (``[Core] log_file``), whose folder must exist.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    handler = logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8"))
+    formatter = LineFormatter(prefixed=False, timed=True)
+    handler.setFormatter(formatter)
+    logging.getLogger().addHandler(handler)

@@ -26,7 +26,7 @@ setup: $(VENV)/made ## install what building and testing need (as root), make .v
 	tools/setup-host
 
 $(VENV)/made: tools/requirements.txt
-	tools/setup-host --venv-only
+	tools/setup-host
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tools/requirements.txt

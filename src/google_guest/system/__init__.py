@@ -46,6 +46,9 @@ class MetadataChannel(Protocol):
     def put_guest_attribute(self, namespace: str, key: str, value: str) -> None:
         """Publish one guest attribute."""
 
+    def write_guest_attribute(self, namespace: str, key: str, value: str) -> None:
+        """Publish one guest attribute; also raise where guest attributes are switched off."""
+
     def report(self, headers: Mapping[str, str]) -> None:
         """Send one request that carries ``headers`` and whose answer does not matter."""
 

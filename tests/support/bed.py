@@ -1,6 +1,6 @@
 """A bed: one instance, booted with systemd as PID 1 in namespaces of this host's kernel.
 
-    with Bed(debs=[...], metadata="linux") as bed:
+    with Bed(debs=[...], metadata=instance_document(attributes={...})) as bed:
         bed.run("systemctl is-active google-guest-agent")
 
 A bed is an overlay in memory on a cached root (`roots`), a network of its own with the metadata
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Optional, Union
 
 from support import furnish, roots, sweep
 from support.commands import run_command
+from support.documents import instance_document, nic_document
 from support.emulator import Emulator, Metadata, control_client
 from support.guest import BedState, Guest, kill_cgroup
 from support.network import NAMESPACES, Network, numbered_nics
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 BOOT_TIMEOUT = 30.0
+_PROFILES_WITH_NICS = ("linux", "windows")
 _numbers = itertools.count(1)
 
 Progress = Callable[[str, float], None]
@@ -77,7 +79,7 @@ class Bed(Guest):
         dhcp: Union[bool, str] = False,
         dmi: bool = True,
         serial: bool = True,
-        metadata: Optional[Metadata] = "linux",
+        metadata: Union[Metadata, bool] = True,
         nics: int = 1,
         macs: Sequence[str] = (),
         sysfs: Sysfs = Sysfs.READ_ONLY,
@@ -90,7 +92,8 @@ class Bed(Guest):
 
         `debs` are installed before the first boot.  `dhcp`: the DHCP client that configures the
         first NIC ("dhclient", "networkd", "NetworkManager"; True: the suite's own); False: the
-        network is complete before PID 1.  `metadata`: an emulator profile, a document, or None
+        network is complete before PID 1.  `metadata`: a document, the name of an emulator
+        profile (its NICs become those of the bed), True for a plain instance (`documents`), False
         for no metadata server.  `packages`: further ones of the distribution.  `files`: texts
         placed in the guest before its first boot, by path.
         """
@@ -122,8 +125,8 @@ class Bed(Guest):
         self._progress = progress
         self._network = Network(name, specification, dhcp=self._dhcp_client is not None)
         self._terminals: Optional[Terminals] = None
-        self._runner: Optional[Child[bytes]] = None
-        self._children: list[Child[bytes]] = []
+        self._runner: Optional[Child] = None
+        self._children: list[Child] = []
         self._mds: Optional[ControlClient] = None
 
     def __enter__(self) -> Bed:
@@ -293,11 +296,24 @@ class Bed(Guest):
         if self._dhcp_client is not None:
             server = [*_in(self._network.outside), *self._network.dhcp_server(self.directory)]
             self._children.append(start_child(server, log=self.directory / "dnsmasq.log"))
-        if self._metadata is not None:
-            emulator = Emulator(self._network.outside, self.directory, self._metadata)
-            self._children.append(emulator.start())
-            self._mds = control_client(emulator.socket)
+        if self._metadata is not False:
+            self._start_metadata_server()
         self._step("network and metadata server", began)
+
+    def _start_metadata_server(self) -> None:
+        metadata: Metadata
+        if isinstance(self._metadata, bool):
+            metadata = instance_document(nics=self.nics)
+        else:
+            metadata = self._metadata
+        emulator = Emulator(self._network.outside, self.directory, metadata)
+        self._children.append(emulator.start())
+        self._mds = control_client(emulator.socket)
+        if metadata in _PROFILES_WITH_NICS:
+            with self._mds.batch():
+                nics = [nic_document(nic) for nic in self.nics]
+                self._mds.set("instance/network-interfaces", nics)
+                self._mds.set("instance/vlan-network-interfaces", {})
 
     def _start_init(self) -> None:
         assert self._terminals is not None

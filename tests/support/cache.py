@@ -95,6 +95,7 @@ def artifact(
                     raise
                 warnings.warn(f"{entry.name} is old and was not rebuilt: {failure}", stacklevel=2)
         _hold(entry / "use")
+    _remove_forgotten(directory, keep=entry)
     return Artifact(entry / "tree", artifact_key(facts), built)
 
 
@@ -125,6 +126,22 @@ def _build(entry: Path, facts: Mapping[str, object], build: Callable[[Path], Non
         raise
 
 
+def _remove_forgotten(directory: Path, *, keep: Path) -> None:
+    """Remove artifacts that nobody has used for MAX_AGE: other packages, older hooks."""
+    for use in directory.glob("*-*/use"):
+        name, aside, _ = use.parent.name.partition(".")
+        entry = directory / name
+        if entry == keep or (not aside and time.time() - use.stat().st_mtime < MAX_AGE):
+            continue
+        try:
+            with _locked(directory / "locks" / name, wait=False):
+                if not aside:
+                    entry.rename(entry.with_name(f"{name}.old-{time.time_ns()}"))
+                _remove_unused(entry)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another process is at it
+
+
 def _remove_unused(entry: Path) -> None:
     """Remove what killed builders left and old trees that nobody holds; the lock is held."""
     for leftover in entry.parent.glob(f"{entry.name}.new-*"):
@@ -149,16 +166,20 @@ def remove_tree(path: Path) -> None:
 
 def _hold(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    os.utime(descriptor)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     _held.append(descriptor)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; waits for as long as another process builds."""
+def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on `path`, waiting for as long as another process builds.
+
+    Raises BlockingIOError at once when it is held and `wait` is false.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)

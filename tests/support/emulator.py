@@ -7,7 +7,7 @@ that it can be changed while its network is cut off.
 from __future__ import annotations
 
 import json
-import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ class Emulator:
         """Start it and wait until it answers its control socket."""
         command = [
             *enter_namespace(self._namespace),
-            *("/usr/bin/python3", "-S", "-B", "-m", "metadata_server"),
+            *(sys.executable, "-B", "-m", "metadata_server"),
             *("--address", METADATA_V4, "--address", METADATA_V6, "--port", "80"),
             *("--control-socket", str(self.socket), *self._content()),
         ]
@@ -57,19 +57,17 @@ class Emulator:
             return ["--profile", self._metadata]
         document = self._directory / "document.json"
         document.write_text(json.dumps(self._metadata))
-        return ["--document", str(document)]
+        return ["--tree", str(document)]
 
 
 def control_client(socket: Path) -> ControlClient:
     """A client of an emulator's control socket."""
-    import sys
-
     # The bed is used by programs that were not started with src in their path.
     if str(SOURCE) not in sys.path:
         sys.path.insert(0, str(SOURCE))
     from metadata_server import ControlClient
 
-    return ControlClient(os.fspath(socket))
+    return ControlClient(str(socket))
 
 
 def _tail(log: Path) -> str:

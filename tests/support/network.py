@@ -153,11 +153,11 @@ class Network:
     def drop_metadata_packets(self) -> None:
         """From now on no packet reaches the metadata server, and nothing says so to the bed."""
         rules = (
-            f"table inet {_DROP_TABLE} {{ chain input {{\n"
+            f"table inet {_DROP_TABLE} {{\nchain input {{\n"
             "type filter hook input priority 0; policy accept;\n"
             f"ip daddr {METADATA_V4} drop\n"
             f"ip6 daddr {METADATA_V6} drop\n"
-            "} }\n"
+            "}\n}\n"
         )
         run_command(
             [*enter_namespace(self.outside), "nft", "-f", "-"],

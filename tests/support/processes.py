@@ -14,14 +14,14 @@ from typing import Optional
 
 from support.commands import command_environment
 
-Child = subprocess.Popen
+Child = subprocess.Popen[bytes]
 
 _starter: Optional[ThreadPoolExecutor] = None
 
 
 def start_child(
     command: Sequence[str], *, log: Path, environment: Optional[Mapping[str, str]] = None
-) -> Child[bytes]:
+) -> Child:
     """Start `command` with closed input and both outputs appended to `log`."""
     global _starter
     if _starter is None:
@@ -29,7 +29,7 @@ def start_child(
     return _starter.submit(_start, tuple(command), log, dict(environment or {})).result()
 
 
-def _start(command: tuple[str, ...], log: Path, environment: dict[str, str]) -> Child[bytes]:
+def _start(command: tuple[str, ...], log: Path, environment: dict[str, str]) -> Child:
     with open(log, "ab") as output:
         return subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", *command],

@@ -41,6 +41,7 @@ BASE_PACKAGES = (
     "procps",
     "curl",
     "ca-certificates",
+    "ifupdown",
     "isc-dhcp-client",
     "nftables",
     "libpam-systemd",

@@ -1,0 +1,135 @@
+"""Tiers of tests: markers by folder, what runs, what is skipped and why, the closing table.
+
+Plain `pytest` runs the unit tier.  The other tiers run when they are asked for: by a path below
+their folder, by `-m TIER`, by `GUEST_TEST_REQUIRE=TIER,...`, or in CI.  A tier that this machine
+cannot run is skipped with the reason that its `probe()` gives; that is a failure instead when
+GUEST_TEST_REQUIRE names the tier or CI is true.  A required tier in which no test ran fails too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Optional
+
+import pytest
+from support.tiers import TIERS, in_ci, required_tiers, tier_of
+
+
+class TierPolicy:
+    """What this run does with each tier, and what became of its tests."""
+
+    def __init__(self, config: pytest.Config, required: tuple[str, ...]) -> None:
+        self.required = required
+        self._config = config
+        self._problems: dict[str, tuple[str, ...]] = {}
+        self._asked = self._asked_tiers()
+        self._run: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
+        self._reasons: dict[str, Counter[str]] = {tier: Counter() for tier in TIERS}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        tier = tier_of(item.path)
+        if tier is None:
+            return
+        if tier not in self._asked:
+            pytest.skip(f"not asked for: pytest tests/{tier}")
+        problems = self._tier_problems(tier)
+        if problems:
+            reason = f"the {tier} tier needs " + "; ".join(problems)
+            if tier in self.required or in_ci():
+                pytest.fail(reason, pytrace=False)
+            pytest.skip(reason)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        tier = tier_of(Path(self._config.rootpath) / report.nodeid.split("::", 1)[0])
+        if tier is None:
+            return
+        if report.skipped:
+            self._skipped[tier] += 1
+            self._reasons[tier][_skip_reason(report)] += 1
+        elif report.when == "call":
+            self._run[tier] += 1
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if session.config.option.collectonly or hasattr(session.config, "workerinput"):
+            return
+        if self._idle() and session.exitstatus in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        ):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        seen = [tier for tier in TIERS if self._run[tier] or self._skipped[tier]]
+        if not seen and not self.required:
+            return
+        terminalreporter.section("tiers")
+        terminalreporter.line(f"{'tier':<10}{'run':>6}{'skipped':>9}  reason")
+        for tier in TIERS:
+            if tier not in seen and tier not in self.required:
+                continue
+            reasons = "; ".join(reason for reason, _ in self._reasons[tier].most_common(3))
+            line = f"{tier:<10}{self._run[tier]:>6}{self._skipped[tier]:>9}  {reasons}"
+            terminalreporter.line(line.rstrip())
+        for tier in self._idle():
+            terminalreporter.line(
+                f"the {tier} tier is required and none of its tests ran", red=True
+            )
+
+    def _idle(self) -> list[str]:
+        return [tier for tier in self.required if not self._run[tier]]
+
+    def _asked_tiers(self) -> frozenset[str]:
+        if in_ci():
+            return frozenset(TIERS)
+        expression = self._config.getoption("markexpr", "")
+        named = {word for word in re.findall(r"\w+", expression) if word in TIERS}
+        asked = {"unit", *self.required, *named}
+        if self._config.args_source is pytest.Config.ArgsSource.ARGS:
+            for argument in self._config.args:
+                tier = tier_of(self._config.invocation_params.dir / argument.split("::", 1)[0])
+                if tier is not None:
+                    asked.add(tier)
+        return frozenset(asked)
+
+    def _tier_problems(self, tier: str) -> tuple[str, ...]:
+        if tier not in self._problems:
+            self._problems[tier] = tuple(_probe(self._config, tier))
+        return self._problems[tier]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for tier, meaning in TIERS.items():
+        config.addinivalue_line("markers", f"{tier}: {meaning}")
+    try:
+        required = required_tiers()
+    except ValueError as wrong:
+        raise pytest.UsageError(str(wrong)) from None
+    config.pluginmanager.register(TierPolicy(config, required), "tier-policy")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    tier = tier_of(item.path)
+    if tier is not None:
+        item.add_marker(tier)
+
+
+def _probe(config: pytest.Config, tier: str) -> Iterable[str]:
+    """What the tier's own conftest.py says is missing."""
+    for plugin in config.pluginmanager.get_plugins():
+        file: Optional[str] = getattr(plugin, "__file__", None)
+        if file and Path(file).name == "conftest.py" and tier_of(Path(file)) == tier:
+            probe = getattr(plugin, "probe", None)
+            if probe is not None:
+                yield from probe()
+
+
+def _skip_reason(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).partition("Skipped: ")[2] or str(report.longrepr[2])
+    return str(report.longrepr)

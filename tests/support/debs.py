@@ -1,0 +1,108 @@
+"""The project's .deb packages as the instance tests and `tools/instance` install them.
+
+Reads: `dist/` of the source tree, made by `make deb` when it is older than the sources, or the
+folder that the environment variable GUEST_DEBS names, as it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Optional
+
+from support.commands import run_command
+
+SOURCE_TREE = Path(__file__).resolve().parents[2]
+LIBRARY = "python3-google-guest"
+AGENT = "google-guest-agent"
+
+_INPUTS = ("VERSION", "Makefile", "setup.cfg", "setup.py", "src", "debian", "config")
+_BUILD_TIMEOUT = 600.0
+
+
+class MissingPackage(Exception):
+    """A package that was not built; the message names it and the folder."""
+
+
+class GuestDebs(tuple[Path, ...]):
+    """The agent with its library, as paths for `Bed(debs=...)`; others by name."""
+
+    packages: Mapping[str, Path]
+
+    def __new__(cls, packages: Mapping[str, Path], folder: Path) -> GuestDebs:
+        """`packages`: every built package by its name; `folder`: where they were looked for."""
+        made = super().__new__(cls, _chosen(packages, (LIBRARY, AGENT), folder))
+        made.packages = dict(packages)
+        made._folder = folder
+        return made
+
+    _folder: Path
+
+    def named(self, *names: str) -> tuple[Path, ...]:
+        """The files of packages by their names, without what they depend on."""
+        return _chosen(self.packages, names, self._folder)
+
+    def with_packages(self, *names: str) -> tuple[Path, ...]:
+        """The agent, its library and further packages."""
+        return (*self, *self.named(*names))
+
+
+def built_debs(folder: Optional[Path] = None) -> GuestDebs:
+    """The packages of `folder`, of GUEST_DEBS, or of `dist/` after building them if needed."""
+    configured = os.environ.get("GUEST_DEBS")
+    if folder is None and configured:
+        folder = Path(configured)
+    if folder is None:
+        folder = SOURCE_TREE / "dist"
+        _build(folder)
+    return GuestDebs(found_debs(folder), folder)
+
+
+def found_debs(folder: Path) -> dict[str, Path]:
+    """The newest file of each package in a folder, by package name."""
+    files = sorted(folder.glob("*_*.deb"), key=lambda file: file.stat().st_mtime)
+    return {file.name.split("_", 1)[0]: file.resolve() for file in files}
+
+
+def is_newer(outputs: Iterable[Path], inputs: Iterable[Path]) -> bool:
+    """Whether there are outputs and every one is newer than every input."""
+    made = [path.stat().st_mtime for path in outputs]
+    return bool(made) and min(made) > max((path.stat().st_mtime for path in inputs), default=0.0)
+
+
+def _build(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    # Parallel test workers share the folder: the first one builds.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        found = found_debs(folder)
+        current = [found[name] for name in (LIBRARY, AGENT) if name in found]
+        if len(current) == 2 and is_newer(current, _source_files()):
+            return
+        run_command(
+            ["make", "-C", str(SOURCE_TREE), "deb"],
+            purpose="build the packages",
+            timeout=_BUILD_TIMEOUT,
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _source_files() -> Iterable[Path]:
+    for name in _INPUTS:
+        path = SOURCE_TREE / name
+        if path.is_file():
+            yield path
+        for folder, _, files in os.walk(path):
+            if not folder.endswith(("__pycache__", ".egg-info")):
+                yield from (Path(folder) / file for file in files)
+
+
+def _chosen(packages: Mapping[str, Path], names: Iterable[str], folder: Path) -> tuple[Path, ...]:
+    missing = [name for name in names if name not in packages]
+    if missing:
+        raise MissingPackage(f"no package {', '.join(missing)} in {folder}")
+    return tuple(packages[name] for name in names)

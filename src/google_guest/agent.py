@@ -166,10 +166,10 @@ class Agent:
 
     def _turn(self) -> None:
         """Look once at everything that may have happened."""
-        while self._updates:
-            self._take_update(self._updates.popleft())
         while self._finished:
             self._take_result(*self._finished.popleft())
+        while self._updates:
+            self._take_update(self._updates.popleft())
         if self._reload_wanted:
             self._reload_wanted = False
             self._reload()

@@ -1,0 +1,1 @@
+"""The features of Linux instances, one file each."""

@@ -1,14 +1,13 @@
 """Tiers of tests: markers by folder, what runs, what is skipped and why, the closing table.
 
-Plain `pytest` runs the unit tier.  The other tiers run when they are asked for: by a path below
-their folder, by `-m TIER`, by `GUEST_TEST_REQUIRE=TIER,...`, or in CI.  A tier that this machine
-cannot run is skipped with the reason that its `probe()` gives; that is a failure instead when
-GUEST_TEST_REQUIRE names the tier or CI is true.  A required tier in which no test ran fails too.
+A tier that this machine cannot run is skipped with the reason that its `probe()` gives, so any user
+can run `pytest` and gets at least the unit tier.  That is a failure instead when
+`GUEST_TEST_REQUIRE=TIER,...` names the tier or CI is true.  A required tier in which no test ran is
+a failure too.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,9 +24,9 @@ class TierPolicy:
         self.required = required
         self._config = config
         self._problems: dict[str, tuple[str, ...]] = {}
-        self._asked = self._asked_tiers()
         self._run: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
+        self._broken: Counter[str] = Counter()
         self._reasons: dict[str, Counter[str]] = {tier: Counter() for tier in TIERS}
 
     @pytest.hookimpl(tryfirst=True)
@@ -35,14 +34,10 @@ class TierPolicy:
         tier = tier_of(item.path)
         if tier is None:
             return
-        if tier not in self._asked:
-            pytest.skip(f"not asked for: pytest tests/{tier}")
-        problems = self._tier_problems(tier)
-        if problems:
-            reason = f"the {tier} tier needs " + "; ".join(problems)
+        if self._is_unavailable(tier):
             if tier in self.required or in_ci():
-                pytest.fail(reason, pytrace=False)
-            pytest.skip(reason)
+                pytest.fail(self._unavailable(tier), pytrace=False)
+            pytest.skip(self._unavailable(tier))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         tier = tier_of(Path(self._config.rootpath) / report.nodeid.split("::", 1)[0])
@@ -53,6 +48,8 @@ class TierPolicy:
             self._reasons[tier][_skip_reason(report)] += 1
         elif report.when == "call":
             self._run[tier] += 1
+        elif report.failed:
+            self._broken[tier] += 1
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -65,7 +62,9 @@ class TierPolicy:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        seen = [tier for tier in TIERS if self._run[tier] or self._skipped[tier]]
+        seen = [
+            tier for tier in TIERS if self._run[tier] + self._skipped[tier] + self._broken[tier]
+        ]
         if not seen and not self.required:
             return
         terminalreporter.section("tiers")
@@ -74,6 +73,8 @@ class TierPolicy:
             if tier not in seen and tier not in self.required:
                 continue
             reasons = "; ".join(reason for reason, _ in self._reasons[tier].most_common(3))
+            if self._is_unavailable(tier):
+                reasons = self._unavailable(tier)
             line = f"{tier:<10}{self._run[tier]:>6}{self._skipped[tier]:>9}  {reasons}"
             terminalreporter.line(line.rstrip())
         for tier in self._idle():
@@ -84,23 +85,13 @@ class TierPolicy:
     def _idle(self) -> list[str]:
         return [tier for tier in self.required if not self._run[tier]]
 
-    def _asked_tiers(self) -> frozenset[str]:
-        if in_ci():
-            return frozenset(TIERS)
-        expression = self._config.getoption("markexpr", "")
-        named = {word for word in re.findall(r"\w+", expression) if word in TIERS}
-        asked = {"unit", *self.required, *named}
-        if self._config.args_source is pytest.Config.ArgsSource.ARGS:
-            for argument in self._config.args:
-                tier = tier_of(self._config.invocation_params.dir / argument.split("::", 1)[0])
-                if tier is not None:
-                    asked.add(tier)
-        return frozenset(asked)
-
-    def _tier_problems(self, tier: str) -> tuple[str, ...]:
+    def _is_unavailable(self, tier: str) -> bool:
         if tier not in self._problems:
             self._problems[tier] = tuple(_probe(self._config, tier))
-        return self._problems[tier]
+        return bool(self._problems[tier])
+
+    def _unavailable(self, tier: str) -> str:
+        return f"the {tier} tier needs " + "; ".join(self._problems[tier])
 
 
 def pytest_configure(config: pytest.Config) -> None:

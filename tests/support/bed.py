@@ -199,8 +199,8 @@ class Bed(Guest):
         os.kill(self.pid1, signal.SIGKILL)
         self._expect(Stop.KILLED, 10)
 
-    def wait_stopped(self, timeout: float = 60.0) -> Stop:
-        """Wait until the guest ended by itself; how it ended."""
+    def wait_stopped(self, timeout: Optional[float] = 60.0) -> Stop:
+        """Wait until the guest ended by itself (None: for as long as it takes); how it ended."""
         if self._runner is None:
             raise RuntimeError(f"bed {self.name} is not running")
         try:

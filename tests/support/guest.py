@@ -161,11 +161,14 @@ class Guest:
         argv += ["--", *guest_argv(command, user=None)]
         return self.run(argv, check=check, timeout=timeout, input=input)
 
-    def enter(self) -> list[str]:
-        """The beginning of a command that runs in the guest, without its cgroup."""
+    def enter(self, *, terminal: str = "dumb") -> list[str]:
+        """The beginning of a command that runs in the guest, without its cgroup.
+
+        `terminal`: the kind of terminal (TERM) that the command is attached to.
+        """
         return [
             *("nsenter", "-t", str(self.pid1), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"),
-            *("env", "-i", f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"),
+            *("env", "-i", f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8", f"TERM={terminal}"),
             *("setpriv", f"--bounding-set={DROPPED_CAPABILITIES}", "--"),
         ]
 

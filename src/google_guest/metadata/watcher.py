@@ -25,7 +25,8 @@ from google_guest.metadata.retries import ReadRetries, WatchPauses
 from google_guest.metadata.streak import Streak
 from google_guest.metadata.tree import Metadata, parse_metadata
 
-_SHORTEST_ROUND = 1.0
+_QUICK = 1.0
+_QUICK_ROUNDS = 5
 _STARTUP = 60.0
 # A server measures the timeout with its own clock; a poll that ends a little early still ticks.
 _TICK_SHARE = 0.9
@@ -84,6 +85,7 @@ class Watcher:
         startup_ends = self._clock() + _STARTUP
         startup = ReadRetries(self._client.jitter)
         published = self._clock()
+        quick_rounds = 0
         while True:
             started = self._clock()
             try:
@@ -100,14 +102,20 @@ class Watcher:
                 continue
             self._streak.recovered()
             self._pauses.reset()
+            asked = self._clock()
             startup_ends = started
             changed = self._accept(answer)
             if changed or self._clock() - published >= self._timeout * _TICK_SHARE:
                 published = self._clock()
                 yield Update(self._current(), self._etag, changed)
-            if not changed:
-                # A server that does not hold its answers back must not set the pace.
-                self._client.sleep(max(0.0, started + _SHORTEST_ROUND - self._clock()))
+            if asked - started >= _QUICK:
+                quick_rounds = 0
+                continue
+            # A few changes may follow each other closely. A server that does not hold its answers
+            # back at all must not set the pace.
+            quick_rounds += 1
+            if quick_rounds > _QUICK_ROUNDS:
+                self._client.sleep(_QUICK)
 
     def _ask(self) -> Answer:
         if self._metadata is None:

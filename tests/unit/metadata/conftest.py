@@ -1,13 +1,13 @@
-"""A metadata server emulator, a clock that only moves when somebody sleeps, and clients for both."""
+"""A metadata server emulator, a clock that only moves when somebody sleeps, and clients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import pytest
-from metadata_server import Emulator
 
 from google_guest.metadata.client import MetadataClient
+from metadata_server import Emulator
 
 
 class FakeTime:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from metadata_server import Emulator
 from unit.metadata.scripted_server import GENUINE, ScriptedServer, answer
 
 from google_guest.metadata.answers import request_target
@@ -35,6 +34,7 @@ from google_guest.metadata.errors import (
     Unreachable,
 )
 from google_guest.metadata.tree import parse_metadata
+from metadata_server import Emulator
 
 if TYPE_CHECKING:
     from unit.metadata.conftest import FakeTime
@@ -130,9 +130,7 @@ def test_any_path_makes_a_target_of_printable_ascii(path: str, query: dict[str, 
 # Where it is read.
 
 
-def test_environment_names_the_server(
-    mds: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_names_the_server(mds: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GCE_METADATA_HOST", mds.host)
     with MetadataClient() as client:
         assert client.get_text("instance/name") == "demo-1"
@@ -317,7 +315,9 @@ def test_bad_answer_that_recovers_gives_the_value(mds: Emulator, connect: Connec
 def test_server_that_is_overloaded_says_when_to_come_back(
     connect: Connect, fake_time: FakeTime, asked: str, pause: float | None
 ) -> None:
-    throttled = answer(status="429 Too Many", headers=GENUINE + f"Retry-After: {asked}\r\n".encode())
+    throttled = answer(
+        status="429 Too Many", headers=GENUINE + f"Retry-After: {asked}\r\n".encode()
+    )
     with ScriptedServer(throttled, answer()) as server:
         client = connect(server.host)
         if pause is None:
@@ -538,7 +538,13 @@ def test_write_succeeds_once_the_server_recovers(mds: Emulator, connect: Connect
 
 @pytest.mark.parametrize(
     ("namespace", "key", "size"),
-    [("", "k", 1), ("ns", "", 1), ("ns", "..", 1), ("n" * 129, "k", 1), ("ns", "k", 256 * 1024 + 1)],
+    [
+        ("", "k", 1),
+        ("ns", "", 1),
+        ("ns", "..", 1),
+        ("n" * 129, "k", 1),
+        ("ns", "k", 256 * 1024 + 1),
+    ],
 )
 def test_impossible_guest_attribute_is_refused_unsent(
     mds: Emulator, connect: Connect, namespace: str, key: str, size: int

@@ -72,8 +72,8 @@ def test_request_is_written_as_http_1_1() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
         (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nA;x=y\r\n0123456789\r\n"
-            b"0\r\nTrailer: t\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2\r\nok\r\nA;x=y\r\n0123456789\r\n0\r\nTrailer: t\r\n\r\n",
             b"ok0123456789",
         ),
         (

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metadata_server import Emulator
 
 from google_guest.metadata.tree import (
     InstanceGroupManager,
@@ -20,6 +19,7 @@ from google_guest.metadata.tree import (
     last_part,
     parse_metadata,
 )
+from metadata_server import Emulator
 
 DOCUMENT: dict[str, Any] = {
     "instance": {

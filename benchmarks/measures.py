@@ -90,9 +90,8 @@ def users_seconds(bed: Bed, count: int) -> float:
     files = [bed.path(f"/home/u{number}/.ssh/authorized_keys") for number in range(count)]
     began = time.monotonic()
     bed.mds.set(SSH_KEYS, "\n".join(lines))
-    while files:
-        _until(lambda: files[-1].exists(), 600)
-        files = [path for path in files if not path.exists()]
+    _until(files[-1].exists, 600)
+    _until(lambda: all(path.exists() for path in files), 600)
     return time.monotonic() - began
 
 

@@ -105,6 +105,8 @@ class Watcher:
             asked = self._clock()
             startup_ends = started
             changed = self._accept(answer)
+            # The document can be a megabyte and would live until the next answer.
+            del answer
             if changed or self._clock() - published >= self._timeout * _TICK_SHARE:
                 published = self._clock()
                 yield Update(self._current(), self._etag, changed)

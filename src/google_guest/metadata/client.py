@@ -336,7 +336,8 @@ class MetadataClient:
                 return response, endpoint
         if len(failures) == 1:
             raise failures[0]
-        kind = NotGoogle if isinstance(failures[0], NotGoogle) else ConnectFailed
+        kinds = {type(failure) for failure in failures}
+        kind = next((kind for kind in (NotGoogle, NoAnswer) if kind in kinds), ConnectFailed)
         raise kind("; ".join(str(failure) for failure in failures))
 
     def _ask(

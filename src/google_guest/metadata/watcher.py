@@ -95,8 +95,9 @@ class Watcher:
             except MetadataError as error:
                 self._streak.failed(error)
                 delay = None
-                if isinstance(error, ConnectFailed) and started < startup_ends:
-                    # The network comes up while the agent starts, and no server is bothered.
+                if type(error) is ConnectFailed and started < startup_ends:
+                    # The network comes up while the agent starts, and no server is bothered
+                    # (one that hangs up is NoAnswer).
                     delay = startup.delay_after(error)
                 self._client.sleep(self._pauses.delay_after(error) if delay is None else delay)
                 continue

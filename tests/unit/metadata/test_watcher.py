@@ -246,6 +246,14 @@ def test_network_that_comes_up_late_is_noticed_quickly(
     assert sum(fake_time.pauses) < 8
 
 
+def test_server_that_hangs_up_at_start_is_not_asked_more_than_once_a_second(
+    mds: Emulator, connect: Connect, fake_time: FakeTime
+) -> None:
+    mds.fault("", "reset", count=3)
+    next(Watcher(connect(mds.host)).updates())
+    assert fake_time.pauses == [1.0, 2.0, 4.0]
+
+
 def test_start_without_a_server_slows_down_after_a_minute(
     connect: Connect, fake_time: FakeTime
 ) -> None:

@@ -211,7 +211,6 @@ def test_killed_owner_leaves_no_process_and_the_next_bed_sweeps_the_rest() -> No
     while Path(f"/proc/{pid1}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{pid1}").exists()
-    assert [text for text in sweep.leaks() if name in text]
     with Bed() as other:
         assert other.system_state() == "running"
         assert [text for text in sweep.leaks() if name in text] == []
@@ -361,6 +360,64 @@ def test_evidence_has_logs_units_and_every_route(bed: BedFactory, tmp_path: Path
     assert "requests.txt" in kept
 
 
+def test_packages_are_installed_before_the_first_boot(bed: BedFactory, tmp_path: Path) -> None:
+    deb = _small_package(tmp_path)
+    guest = bed(debs=[deb])
+    assert guest.run("systemctl is-active probe; cat /var/lib/probe-installed").stdout == (
+        "active\nconfigure\n"
+    )
+    assert guest.run("dpkg-query -Wf '${db:Status-Status}' probe").stdout == "installed"
+
+
+def test_layer_of_the_same_packages_is_made_once(tmp_path: Path) -> None:
+    deb = _small_package(tmp_path)
+    made = roots.layer("bookworm", [deb])
+    began = time.monotonic()
+    assert roots.layer("bookworm", [deb]) == made
+    assert time.monotonic() - began < 0.5
+
+
+def test_package_that_does_not_install_says_why(tmp_path: Path) -> None:
+    deb = _small_package(tmp_path, depends="absent-library")
+    with pytest.raises(CommandFailed, match="depends on absent-library"):
+        roots.layer("bookworm", [deb])
+
+
+def test_instance_of_people_lives_on_and_answers_every_command(tmp_path: Path) -> None:
+    name = f"test-{os.getpid()}"
+
+    def instance(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(tiers.TESTS.parent / "tools" / "instance"), verb]
+        named = [] if verb == "list" else ["--name", name]
+        return subprocess.run(
+            [*command, *named, *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    up = instance("up", "--plain")
+    try:
+        assert (up.returncode, up.stderr) == (0, "")
+        assert f"{name} (bookworm) runs after" in up.stdout
+        assert instance("up", "--plain").stderr.startswith(f"instance: {name} runs already")
+        assert instance("sh", "hostname").stdout == "bed\n"
+        assert instance("metadata", "set", "color", "green").returncode == 0
+        assert instance("metadata", "get", "instance/attributes/color").stdout == "green\n"
+        url = "http://169.254.169.254/computeMetadata/v1/instance/attributes/color"
+        fetch = f"curl -s -H 'Metadata-Flavor: Google' {url}"
+        assert instance("sh", fetch).stdout == "green"
+        assert instance("metadata", "delete", "color").returncode == 0
+        assert instance("metadata", "get", "color").stderr == (
+            "instance: the metadata has no instance/attributes/color\n"
+        )
+        assert "attributes/color" in instance("requests").stdout
+        assert "Reached target" in instance("logs").stdout
+        assert name in instance("list").stdout
+    finally:
+        down = instance("down")
+    assert down.returncode == 0
+    assert name not in instance("list").stdout
+    assert instance("sh").stderr.startswith(f"instance: no bed {name};")
+
+
 def test_cached_root_is_there_at_once() -> None:
     roots.base("bookworm")
     began = time.monotonic()
@@ -417,6 +474,36 @@ def test_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OSError, match="no space"):
         cache.artifact("probe", {"a": 1}, build)
     assert list(tmp_path.glob("probe-*")) == []
+
+
+def _small_package(folder: Path, *, depends: str = "systemd") -> Path:
+    """A package with a service and a maintainer script that starts it like debhelper's do."""
+    tree = folder / "probe"
+    for name, text in {
+        "DEBIAN/control": (
+            "Package: probe\nVersion: 1\nArchitecture: all\nMaintainer: nobody <n@x.example>\n"
+            f"Depends: {depends}\nDescription: service that does nothing\n"
+        ),
+        "DEBIAN/postinst": (
+            '#!/bin/sh\nset -e\necho "$1" >/var/lib/probe-installed\n'
+            "deb-systemd-helper enable probe.service\n"
+        ),
+        "lib/systemd/system/probe.service": (
+            "[Unit]\nDescription=probe\n[Service]\nExecStart=sleep infinity\n"
+            "[Install]\nWantedBy=multi-user.target\n"
+        ),
+    }.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    (tree / "DEBIAN/postinst").chmod(0o755)
+    deb = folder / "probe_1_all.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},  # one layer for every run
+    )
+    return deb
 
 
 def _host_values() -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The project's .deb packages as the instance tests and `tools/instance` install them.
 
-Reads: `dist/` of the source tree, made by `make deb` when it is older than the sources, or the
-folder that the environment variable GUEST_DEBS names, as it is.
+Reads: `dist/` of the source tree after `make deb` (which does nothing when nothing has changed), or
+the folder that the environment variable GUEST_DEBS names, as it is.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ SOURCE_TREE = Path(__file__).resolve().parents[2]
 LIBRARY = "python3-google-guest"
 AGENT = "google-guest-agent"
 
-_INPUTS = ("VERSION", "Makefile", "setup.cfg", "setup.py", "src", "debian", "config")
 _BUILD_TIMEOUT = 600.0
 
 
 class MissingPackage(Exception):
     """A package that was not built; the message names it and the folder."""
+
+
+class BuildFailed(Exception):
+    """The packages do not build; the message has the build's last words."""
 
 
 class GuestDebs(tuple[Path, ...]):
@@ -66,39 +69,23 @@ def found_debs(folder: Path) -> dict[str, Path]:
     return {file.name.split("_", 1)[0]: file.resolve() for file in files}
 
 
-def is_newer(outputs: Iterable[Path], inputs: Iterable[Path]) -> bool:
-    """Whether there are outputs and every one is newer than every input."""
-    made = [path.stat().st_mtime for path in outputs]
-    return bool(made) and min(made) > max((path.stat().st_mtime for path in inputs), default=0.0)
-
-
 def _build(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    # Parallel test workers share the folder: the first one builds.
+    # Parallel test workers share the folder: the first one builds, the others find it done.
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        found = found_debs(folder)
-        current = [found[name] for name in (LIBRARY, AGENT) if name in found]
-        if len(current) == 2 and is_newer(current, _source_files()):
-            return
-        run_command(
+        done = run_command(
             ["make", "-C", str(SOURCE_TREE), "deb"],
             purpose="build the packages",
             timeout=_BUILD_TIMEOUT,
+            check=False,
         )
+        if done.status != 0:
+            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            raise BuildFailed("`make deb` failed: " + " | ".join(said[-3:]))
     finally:
         os.close(descriptor)
-
-
-def _source_files() -> Iterable[Path]:
-    for name in _INPUTS:
-        path = SOURCE_TREE / name
-        if path.is_file():
-            yield path
-        for folder, _, files in os.walk(path):
-            if not folder.endswith(("__pycache__", ".egg-info")):
-                yield from (Path(folder) / file for file in files)
 
 
 def _chosen(packages: Mapping[str, Path], names: Iterable[str], folder: Path) -> tuple[Path, ...]:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from metadata_server import tls
+from metadata_server.credentials import credentials_source, unsealed
 from metadata_server.emulator import Emulator
 from metadata_server.profiles import PROFILES
 from metadata_server.server import AddressInUse
@@ -76,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tls-port", type=int, default=0, help="port of the HTTPS listener (0)")
     parser.add_argument(
+        "--mtls-credentials",
+        action="store_true",
+        help="with --tls: serve the encrypted client certificate, its key readable in the answer",
+    )
+    parser.add_argument(
         "--guest-attribute-rate", type=float, metavar="N", help="answer 429 above N per second"
     )
     parser.add_argument(
@@ -86,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _emulator(options: argparse.Namespace) -> Emulator:
     addresses: list[str] = options.address or ["127.0.0.1"]
+    if options.mtls_credentials and not options.tls:
+        raise UsageError("--mtls-credentials needs --tls")
+    files = tls.generate(options.tls, addresses) if options.tls else None
     emulator = Emulator(
         profile=options.profile,
         address=addresses,
@@ -95,9 +104,11 @@ def _emulator(options: argparse.Namespace) -> Emulator:
         control_token=_control_token(options.control_token_file),
         request_limit=options.request_limit,
         guest_attribute_rate=options.guest_attribute_rate,
-        tls=tls.generate(options.tls, addresses) if options.tls else None,
+        tls=files,
         tls_port=options.tls_port,
     )
+    if options.mtls_credentials and files is not None:
+        emulator.serve_credentials(credentials_source(files, unsealed))
     if options.oslogin:
         try:
             emulator.set_oslogin(_json_file(options.oslogin))

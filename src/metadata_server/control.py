@@ -250,6 +250,7 @@ CALLS: dict[str, Call] = {
     "set_oslogin": lambda emulator, a: emulator.set_oslogin(_object(a, "document")),
     "use_profile": lambda emulator, a: emulator.use_profile(_text(a, "name")),
     "wait_for_request": _wait_for_request,
+    "waiting_clients": lambda emulator, _: emulator.waiting_clients,
 }
 _CHANGES = frozenset({"delete", "replace", "set", "use_profile"})
 
@@ -372,6 +373,12 @@ class ControlClient:
     @property
     def request_count(self) -> int:
         answer = self.call("request_count")
+        assert isinstance(answer, int)
+        return answer
+
+    @property
+    def waiting_clients(self) -> int:
+        answer = self.call("waiting_clients")
         assert isinstance(answer, int)
         return answer
 

@@ -219,6 +219,11 @@ class Emulator:
         """How many requests there were, the forgotten ones included."""
         return self._log.total
 
+    @property
+    def waiting_clients(self) -> int:
+        """How many requests wait right now (long polls, delays, hangs)."""
+        return self._server.waiting_clients
+
     def clear_requests(self) -> None:
         self._log.clear()
 
@@ -303,6 +308,10 @@ class Emulator:
     def set_oslogin(self, document: Mapping[str, object]) -> None:
         """Replace the OS Login directory (module ``oslogin``, ``Directory.load``)."""
         self.oslogin.load(document)
+
+    def serve_credentials(self, make: Optional[Callable[[], dict[str, object]]]) -> None:
+        """Serve the mTLS client certificate made by ``make`` (module ``credentials``); None: 404."""
+        self.service.encrypt_credentials = make
 
     def limit_guest_attributes(self, per_second: Optional[float]) -> None:
         """Answer 429 above this rate of guest-attribute requests; None: no limit."""

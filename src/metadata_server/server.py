@@ -273,6 +273,11 @@ class Server:
         for waiter in waiters:
             waiter.wake()
 
+    @property
+    def waiting_clients(self) -> int:
+        with self._lock:
+            return len(self._waiters)
+
     # Connections
 
     def _connected(self, sock: socket.socket, listener: _Listener) -> None:

@@ -95,7 +95,7 @@ def camel_case(name: str) -> str:
 
 def hyphenated(name: str) -> str:
     """The path spelling of a JSON name: ``gatewayIpv6`` is ``gateway-ipv6``."""
-    return re.sub(r"[A-Z]", lambda match: "-" + match.group(0).lower(), name).lstrip("-")
+    return re.sub(r"(?<!^)[A-Z]", lambda match: "-" + match.group(0), name).lower()
 
 
 def split_path(path: str) -> Path:

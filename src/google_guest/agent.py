@@ -159,10 +159,22 @@ class Agent:
         for key, _ in selector.select(self._time_left()):
             if key.fd == self._wake_up.fileno():
                 self._wake_up.drain()
-            elif self._monitor is not None and self._monitor.drain():
-                if self._network_due is None:
-                    earliest = self._network_last + NETWORK_INTERVAL
-                    self._network_due = max(time.monotonic() + NETWORK_DEBOUNCE, earliest)
+            elif self._network_moved(selector) and self._network_due is None:
+                earliest = self._network_last + NETWORK_INTERVAL
+                self._network_due = max(time.monotonic() + NETWORK_DEBOUNCE, earliest)
+
+    def _network_moved(self, selector: selectors.BaseSelector) -> bool:
+        if self._monitor is None:
+            return False
+        try:
+            return bool(self._monitor.drain())
+        except OSError as error:
+            log.warning("the kernel's network messages ended, listening anew: %s", error)
+            selector.unregister(self._monitor.fileno())
+            self._monitor.close()
+            self._monitor = None
+            self._open_monitor(selector)
+            return True
 
     def _turn(self) -> None:
         """Look once at everything that may have happened."""

@@ -81,7 +81,7 @@ class StatusFile:
         row["reason"] = result.decision.reason
         row["layer"] = result.decision.layer
         row["last_pass"] = round(wall, 3)
-        row["notes"] = list(result.plan.notes)
+        row["notes"] = [*result.plan.warnings, *result.plan.notes]
         row["error"] = "; ".join(result.errors[:5])
         if result.ok:
             row.setdefault("first_success", round(wall, 3))

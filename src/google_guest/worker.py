@@ -104,10 +104,7 @@ class Worker:
         name = self.feature.name
         for change in result.outcome.applied:
             log.info("%s: %s", name, change.describe())
-        notes = frozenset(result.plan.notes)
-        for note in sorted(notes - self._notes):
-            log.info("%s: %s", name, note)
-        self._notes = notes
+        self._log_new_notes(result.plan)
         errors = frozenset(result.errors)
         for error in sorted(errors - self._errors):
             log.error("%s: %s", name, error)
@@ -123,6 +120,13 @@ class Worker:
         self._recheck_at = result.plan.recheck_at
         if self.feature.drift_interval is not None and result.decision.on:
             self._drift_at = now + self.feature.drift_interval
+
+    def _log_new_notes(self, plan: Plan) -> None:
+        levels = {note: logging.INFO for note in plan.notes}
+        levels.update((warning, logging.WARNING) for warning in plan.warnings)
+        for note in sorted(levels.keys() - self._notes):
+            log.log(levels[note], "%s: %s", self.feature.name, note)
+        self._notes = frozenset(levels)
 
     def _retry_delay(self) -> float:
         # The exponent is capped: 2.0 ** 10**6 would overflow.

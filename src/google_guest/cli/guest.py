@@ -134,6 +134,7 @@ def _plan_row(feature: Feature, decision: Decision, plan: Plan) -> dict[str, Any
         "layer": decision.layer,
         "changes": [change.as_dict() for change in plan.changes],
         "notes": list(plan.notes),
+        "warnings": list(plan.warnings),
         "recheck_at": plan.recheck_at,
     }
 
@@ -144,6 +145,8 @@ def _show_plan(terminal: Terminal, feature: Feature, decision: Decision, plan: P
     terminal.line(f"{terminal.paint(feature.name, BOLD)}  {state}  {reason}")
     for change in plan.changes:
         _show_change(terminal, change)
+    for warning in plan.warnings:
+        terminal.line(terminal.paint(f"  ! {warning}", YELLOW))
     for note in plan.notes:
         terminal.line(f"  # {note}")
 

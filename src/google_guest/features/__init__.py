@@ -75,7 +75,9 @@ class Plan:
     recheck_at: Optional[float] = None
     """Wall clock (Unix seconds) at which the plan may differ without any event."""
     notes: tuple[str, ...] = ()
-    """Inputs that were skipped and why; logged once for each text."""
+    """What is left undone and needs nobody's attention; logged once for each text."""
+    warnings: tuple[str, ...] = ()
+    """Inputs that are wrong and that somebody should mend; logged once for each text."""
 
 
 def _no_inputs(metadata: Metadata) -> Hashable:

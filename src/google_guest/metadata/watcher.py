@@ -26,6 +26,7 @@ from google_guest.metadata.streak import Streak
 from google_guest.metadata.tree import Metadata, parse_metadata
 
 _QUICK = 1.0
+_CHANGES_APART = 0.02
 _QUICK_ROUNDS = 5
 _STARTUP = 60.0
 # A server measures the timeout with its own clock; a poll that ends a little early still ticks.
@@ -114,11 +115,11 @@ class Watcher:
             if asked - started >= _QUICK:
                 quick_rounds = 0
                 continue
-            # A few changes may follow each other closely. A server that does not hold its answers
-            # back at all must not set the pace.
+            # A few answers may follow each other closely, and real changes may keep coming. A server
+            # that does not hold its answers back although nothing changed must not set the pace.
             quick_rounds += 1
             if quick_rounds > _QUICK_ROUNDS:
-                self._client.sleep(_QUICK)
+                self._client.sleep(_CHANGES_APART if changed else _QUICK)
 
     def _ask(self) -> Answer:
         if self._metadata is None:

@@ -504,7 +504,7 @@ def test_a_usable_protocol_is_used(root: Path, text: str, expected: int) -> None
 
 
 @pytest.mark.parametrize("text", ["300", "0", "256", "-1", "foo", "6 6", "", "2", "1.5", "٦٦"])
-def test_an_unusable_protocol_is_66_and_a_note(root: Path, text: str) -> None:
+def test_an_unusable_protocol_is_66_and_a_warning(root: Path, text: str) -> None:
     result = plan(
         root,
         KernelTable(),
@@ -513,8 +513,8 @@ def test_an_unusable_protocol_is_66_and_a_note(root: Path, text: str) -> None:
     )
     (added,) = (change for change in result.changes if isinstance(change, AddLocalRoute))
     assert added.route.protocol == 66
-    (note,) = result.notes
-    assert "ethernet_proto_id" in note and "66 is used" in note
+    (warning,) = result.warnings
+    assert "ethernet_proto_id" in warning and "66 is used" in warning
 
 
 # The switch.

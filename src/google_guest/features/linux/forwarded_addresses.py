@@ -187,12 +187,13 @@ def plan(inputs: Inputs) -> Plan:
         return Plan(notes=("metadata names no network interface; local routes are left alone",))
     retry_at = inputs.now + _interval(inputs.config)
     protocol, complaint = route_protocol(inputs.config, system)
-    notes = [complaint] if complaint else []
+    warnings = (complaint,) if complaint else ()
+    notes: list[str] = []
     try:
         links = system.network.links()
     except (GuestError, OSError) as error:
         notes.append(f"network devices cannot be listed, local routes are left alone: {error}")
-        return Plan(recheck_at=retry_at, notes=tuple(notes))
+        return Plan(recheck_at=retry_at, notes=tuple(notes), warnings=warnings)
     devices = _devices_of(nics, links, inputs.config, notes)
     recorded = _recorded_indexes(system)
     changes, failed = _reconcile(system, links, devices, recorded, protocol, notes)
@@ -201,6 +202,7 @@ def plan(inputs: Inputs) -> Plan:
         changes=tuple(changes),
         recheck_at=retry_at if is_wanted or failed else None,
         notes=tuple(notes),
+        warnings=warnings,
     )
 
 

@@ -310,7 +310,7 @@ class Emulator:
         self.oslogin.load(document)
 
     def serve_credentials(self, make: Optional[Callable[[], dict[str, object]]]) -> None:
-        """Serve the mTLS client certificate made by ``make`` (module ``credentials``); None: 404."""
+        """Serve the mTLS certificate that ``make`` gives (module ``credentials``); None: 404."""
         self.service.encrypt_credentials = make
 
     def limit_guest_attributes(self, per_second: Optional[float]) -> None:

@@ -33,6 +33,21 @@ from typing import Optional
 from metadata_server.request_log import Request, matches_prefix
 from metadata_server.wire import HTML, TEXT, Answer, error_page
 
+_NUMBER = (int, float)
+# What an option's value may be, for those that are computed with.
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "path_prefix": (str,),
+    "count": (int,),
+    "probability": _NUMBER,
+    "method": (str,),
+    "watch": (bool,),
+    "exact": (bool,),
+    "lifetime": _NUMBER,
+    "status": (int,),
+    "seconds": _NUMBER,
+    "bytes": (int,),
+}
+
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "status": frozenset({"status", "retry_after"}),
     "delay": frozenset({"seconds"}),
@@ -91,14 +106,14 @@ class Fault:
             return False
         return self.expires is None or time.monotonic() < self.expires
 
-    def number_option(self, name: str, default: float) -> float:
+    def numeric_option(self, name: str, default: float) -> float:
         value = self.options.get(name, default)
         return float(value) if isinstance(value, (int, float)) else default
 
     def answer(self, request: Request) -> Answer:
         """What a fault that replaces the answer sends (hang and reset send nothing)."""
         if self.kind == "status":
-            page = error_page(int(self.number_option("status", 500)), "Injected fault.")
+            page = error_page(int(self.numeric_option("status", 500)), "Injected fault.")
             retry_after = self.options.get("retry_after")
             if retry_after is None:
                 return page
@@ -120,7 +135,7 @@ class Fault:
             etag = self.options.get("etag", f"{random.getrandbits(64):016x}")
             return replace(answer, etag=str(etag) if etag else None)
         if self.kind == "truncate":
-            kept = int(self.number_option("bytes", len(answer.body) // 2))
+            kept = int(self.numeric_option("bytes", len(answer.body) // 2))
             return replace(answer, body_sent=max(0, kept), close=True)
         return answer
 
@@ -134,6 +149,19 @@ class Fault:
             "hits": self.hits,
             "in_force": self.in_force,
         }
+
+
+def _check_types(settings: Mapping[str, object]) -> None:
+    """Refuse now what would fail when the fault strikes."""
+    for name, value in settings.items():
+        if value is None or name not in _TYPES:
+            continue
+        is_wrong_boolean = isinstance(value, bool) and bool not in _TYPES[name]
+        if is_wrong_boolean or not isinstance(value, _TYPES[name]):
+            raise ValueError(f"fault setting {name} cannot be {value!r}")
+    status = settings.get("status")
+    if isinstance(status, int) and not 200 <= status <= 599:
+        raise ValueError(f"fault setting status cannot be {status}")
 
 
 class FaultBook:
@@ -163,6 +191,16 @@ class FaultBook:
         unknown = set(options) - _OPTIONS[kind]
         if unknown:
             raise ValueError(f"fault {kind} has no option {', '.join(sorted(unknown))}")
+        settings = {
+            "path_prefix": path_prefix,
+            "count": count,
+            "probability": probability,
+            "method": method,
+            "watch": watch,
+            "exact": exact,
+            "lifetime": lifetime,
+        }
+        _check_types({**settings, **options})
         expires = None if lifetime is None else time.monotonic() + lifetime
         fault = Fault(
             path_prefix, kind, count, probability, method, watch, exact, expires, dict(options)

@@ -372,7 +372,7 @@ class Server:
         struck = self.faults.strike(request)
         for fault in struck:
             if fault.kind == "delay":
-                self._pause(link, fault.number_option("seconds", 1.0), fault)
+                self._pause(link, fault.numeric_option("seconds", 1.0), fault)
             elif fault.kind == "hang":
                 self._pause(link, None, fault)
             elif fault.kind == "reset":

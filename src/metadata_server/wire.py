@@ -214,13 +214,13 @@ class Link:
         searched = 0
         while True:
             end = self._received.find(b"\n", searched)
+            if max(end, searched) > _LINE_LIMIT:
+                raise Malformed(414 if first else 431, "The request has too long a line.")
             if end >= 0:
                 line = bytes(self._received[:end])
                 del self._received[: end + 1]
                 return line[:-1] if line.endswith(b"\r") else line
             searched = len(self._received)
-            if searched > _LINE_LIMIT:
-                raise Malformed(414 if first else 431, "The request line is too long.")
             if not self._receive():
                 if first and not self._received:
                     return None

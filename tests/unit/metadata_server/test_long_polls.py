@@ -33,7 +33,7 @@ def poll(mds: Emulator) -> Iterator[Poll]:
                 query += f"&last_etag={last_etag}"
             seen = mds.request_count
             future = pool.submit(ask_host, mds.host, f"{path}?{query}", timeout=30)
-            _until(lambda: mds.request_count > seen and _waiting(mds) > 0 or future.done())
+            _until(lambda: (mds.request_count > seen and _waiting(mds) > 0) or future.done())
             return future
 
         yield start
@@ -126,7 +126,7 @@ def test_writing_the_same_value_wakes_nobody(mds: Emulator, ask: Ask, poll: Poll
     etag = ask("?recursive=true").etag
     started = time.monotonic()
     waiting = poll(last_etag=etag, timeout=0.4)
-    mds.set("instance/name", "demo-1".encode().decode())
+    mds.set("instance/name", "".join(["demo", "-1"]))
     mds.replace(json.loads(json.dumps(mds.get())))
     assert waiting.result(10).etag == etag
     assert time.monotonic() - started > 0.35

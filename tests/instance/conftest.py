@@ -46,8 +46,11 @@ def bed(request: pytest.FixtureRequest) -> Iterator[BedFactory]:
         return made
 
     yield boot
+    failures: list[str] = []
     for made in reversed(beds):
+        failures += made.emulator_failures()
         made.close()
+    assert failures == [], "the metadata server emulator failed"
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +81,7 @@ def pytest_runtest_makereport(
             folder = _evidence_folder(item.name, bed.name)
             try:
                 bed.evidence(folder)
-            except (OSError, CommandFailed) as failure:
+            except (OSError, RuntimeError, CommandFailed) as failure:
                 report.sections.append(("evidence", f"not kept for {bed.name}: {failure}"))
             else:
                 report.sections.append(("evidence", f"{bed.name}: {folder}"))

@@ -35,7 +35,7 @@ class Emulator:
         self.socket = directory / "mds.sock"
 
     def start(self) -> Child:
-        """Start it and wait until it answers its control socket."""
+        """Start it and wait until it answers; it says so in its first line."""
         command = [
             *enter_namespace(self._namespace),
             *(sys.executable, "-B", "-m", "metadata_server"),
@@ -45,7 +45,7 @@ class Emulator:
         log = self._directory / "mds.log"
         child = start_child(command, log=log, environment={"PYTHONPATH": str(SOURCE)})
         deadline = time.monotonic() + 10
-        while not self.socket.exists():
+        while "GCE_METADATA_HOST=" not in _tail(log):
             if child.poll() is not None or time.monotonic() > deadline:
                 child.kill()
                 raise RuntimeError(f"the metadata server emulator did not start: {_tail(log)}")

@@ -33,13 +33,15 @@ def cgroup_root() -> Path:
 def process_start(pid: int) -> str:
     """When a process started, in the kernel's ticks: with its id it names a process for good.
 
-    Empty without such a process (proc(5), field 22 of stat).
+    Empty without such a process, and for one that has ended and was not waited for (proc(5),
+    fields 3 and 22 of stat).
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-    return stat.rpartition(")")[2].split()[19]
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def known_beds() -> tuple[BedState, ...]:

@@ -1,0 +1,143 @@
+"""``google_metadata_script_runner``: the startup and shutdown scripts of the metadata.
+
+Usage: google_metadata_script_runner startup | shutdown [--if-stopping]
+
+With ``--if-stopping`` nothing runs unless the system is going down. The program may be called by
+any other name, and ``--script-type EVENT`` of the runner of 2017 is still understood. Exit status:
+0 when the scripts have run, whatever became of them, when there are none or the event is switched
+off, and on machines that are not Compute Engine instances; 1 when metadata cannot be read; 2 for
+wrong arguments, before anything is asked or read.
+
+This program is on the path of every boot and has seconds at a shutdown: arguments are taken apart
+by hand because loading ``argparse`` costs as much as everything else here together.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from google_guest.scripts.events import LINUX, Event
+from google_guest.system import System
+from google_guest.system.children import Stopped, end_by_signal, initial_environment, stop_signals
+
+PROGRAM = "google_metadata_script_runner"
+EXIT_FAILED, EXIT_USAGE = 1, 2
+_SIGNALLED = 128
+_DEBUG = ("-d", "--debug")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line."""
+
+    event: Event
+    if_stopping: bool = False
+
+
+class WrongUsage(Exception):
+    """The arguments make no sense; the message says which."""
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the scripts of an event and return the exit status."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words in (["-h"], ["--help"]):
+        print(_usage())
+        return 0
+    if words == ["--version"]:
+        from google_guest.version import version
+
+        print(version())
+        return 0
+    try:
+        arguments = parse_arguments(words)
+    except WrongUsage as error:
+        print(f"{PROGRAM}: {error}\n{_usage()}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        with stop_signals():
+            return run(arguments, System(), environment=initial_environment())
+    except Stopped as stopped:
+        end_by_signal(stopped.number)
+        return _SIGNALLED + stopped.number
+
+
+def parse_arguments(words: Sequence[str]) -> Arguments:
+    """Return what the command line says; raise ``WrongUsage`` if it says nothing sensible."""
+    names: list[str] = []
+    if_stopping = False
+    pending = list(words)
+    while pending:
+        word = pending.pop(0)
+        if word == "--if-stopping":
+            if_stopping = True
+        elif word == "--script-type":
+            if not pending:
+                raise WrongUsage("--script-type needs a value")
+            names.append(pending.pop(0))
+        elif word.startswith("--script-type="):
+            names.append(word.partition("=")[2])
+        elif word.startswith("-") and word not in _DEBUG:
+            raise WrongUsage(f"unknown option {word!r}")
+        elif word not in _DEBUG:
+            names.append(word)
+    if len(names) != 1:
+        raise WrongUsage("one event is needed" if not names else "only one event at a time")
+    event = LINUX.get(names[0])
+    if event is None:
+        raise WrongUsage(f"unknown event {names[0]!r}")
+    return Arguments(event, if_stopping)
+
+
+def run(
+    arguments: Arguments, system: System, *, environment: Mapping[str, str], descriptor: int = 1
+) -> int:
+    """Run the scripts on ``system``; lines go to ``descriptor``."""
+    # Imported one by one, so that wrong arguments and skipped shutdowns are cheap.
+    from google_guest.scripts.output import console_of
+
+    console = console_of(environment, descriptor)
+    if arguments.if_stopping:
+        from google_guest.scripts.stopping import is_stopping
+
+        # Unknown counts as going down: a script too many is better than one that never runs.
+        if is_stopping(system) is False:
+            console.info(f"system is not shutting down, skipping {arguments.event.name} scripts")
+            return 0
+    override = environment.get("GCE_METADATA_HOST")
+    if system.is_live and not override:
+        from google_guest.system.firmware import is_compute_engine
+
+        if not is_compute_engine(system.files):
+            console.info("this machine is no Compute Engine instance: nothing to do")
+            return 0
+    from google_guest.config import load_config
+    from google_guest.metadata.client import MetadataClient
+    from google_guest.metadata.errors import MetadataError
+    from google_guest.scripts.runner import Run
+
+    config = load_config(system.files, environ=environment)
+    for problem in config.problems:
+        if problem.is_error or "[metadatascripts]" in problem.text.lower():
+            console.warning(str(problem))
+    try:
+        client = MetadataClient(environ=environment)
+    except MetadataError as error:
+        console.warning(str(error))
+        return EXIT_FAILED
+    with client:
+        return Run(
+            event=arguments.event,
+            system=system,
+            settings=config.metadata_scripts,
+            console=console,
+            environment=environment,
+            client=client,
+        ).perform()
+
+
+def _usage() -> str:
+    return f"usage: {PROGRAM} {'|'.join(LINUX)} [--if-stopping]"

@@ -26,41 +26,6 @@ def profile(name: str) -> Document:
 
 
 def _linux() -> Document:
-    primary = {
-        "accessConfigs": [{"externalIp": "198.51.100.7", "type": "ONE_TO_ONE_NAT"}],
-        "dhcpv6Refresh": "7",
-        "dnsServers": ["169.254.169.254"],
-        "forwardedIpv6s": ["2001:db8:f::/96"],
-        "forwardedIps": ["203.0.113.9"],
-        "gateway": "10.20.0.1",
-        "ip": "10.20.0.5",
-        "ipAliases": ["10.30.1.0/24"],
-        "ipv6s": ["2001:db8:1::5"],
-        "mac": "42:01:0a:14:00:05",
-        "mtu": 1460,
-        "network": f"projects/{_PROJECT_NUMBER}/networks/default",
-        "subnetmask": "255.255.240.0",
-        "targetInstanceIps": [],
-    }
-    secondary = {
-        "accessConfigs": [],
-        "forwardedIps": [],
-        "gateway": "10.40.0.1",
-        "ip": "10.40.0.5",
-        "ipAliases": [],
-        "mac": "42:01:0a:28:00:05",
-        "mtu": 8896,
-        "targetInstanceIps": ["203.0.113.50"],
-    }
-    vlan = {
-        "gateway": "10.50.0.1",
-        "ip": "10.50.0.9",
-        "ipv6": ["2001:db8:5::9"],
-        "mac": "42:01:0a:32:00:09",
-        "mtu": 1460,
-        "parentInterface": "/computeMetadata/v1/instance/network-interfaces/0/",
-        "vlan": 5,
-    }
     key_comment = json.dumps(
         {"userName": "ada@example.com", "expireOn": "2099-01-01T00:00:00+0000"},
         separators=(",", ":"),
@@ -94,7 +59,7 @@ def _linux() -> Document:
         "machineType": f"projects/{_PROJECT_NUMBER}/machineTypes/e2-small",
         "maintenanceEvent": "NONE",
         "name": "demo-1",
-        "networkInterfaces": [primary, secondary],
+        "networkInterfaces": _linux_interfaces(),
         "partnerAttributes": {},
         "physicalHost": "/0123456789abcdef/rack-7/host-3",
         "preempted": "FALSE",
@@ -113,7 +78,7 @@ def _linux() -> Document:
         },
         "tags": ["web"],
         "virtualClock": {"driftToken": "0"},
-        "vlanNetworkInterfaces": {"0": {"5": vlan}},
+        "vlanNetworkInterfaces": {"0": {"5": _linux_vlan()}},
         "zone": _ZONE,
     }
     project = {
@@ -122,6 +87,48 @@ def _linux() -> Document:
         "projectId": "sample-proj",
     }
     return _whole(instance, project)
+
+
+def _linux_interfaces() -> list[Document]:
+    primary: Document = {
+        "accessConfigs": [{"externalIp": "198.51.100.7", "type": "ONE_TO_ONE_NAT"}],
+        "dhcpv6Refresh": "7",
+        "dnsServers": ["169.254.169.254"],
+        "forwardedIpv6s": ["2001:db8:f::/96"],
+        "forwardedIps": ["203.0.113.9"],
+        "gateway": "10.20.0.1",
+        "ip": "10.20.0.5",
+        "ipAliases": ["10.30.1.0/24"],
+        "ipv6s": ["2001:db8:1::5"],
+        "mac": "42:01:0a:14:00:05",
+        "mtu": 1460,
+        "network": f"projects/{_PROJECT_NUMBER}/networks/default",
+        "subnetmask": "255.255.240.0",
+        "targetInstanceIps": [],
+    }
+    secondary: Document = {
+        "accessConfigs": [],
+        "forwardedIps": [],
+        "gateway": "10.40.0.1",
+        "ip": "10.40.0.5",
+        "ipAliases": [],
+        "mac": "42:01:0a:28:00:05",
+        "mtu": 8896,
+        "targetInstanceIps": ["203.0.113.50"],
+    }
+    return [primary, secondary]
+
+
+def _linux_vlan() -> Document:
+    return {
+        "gateway": "10.50.0.1",
+        "ip": "10.50.0.9",
+        "ipv6": ["2001:db8:5::9"],
+        "mac": "42:01:0a:32:00:09",
+        "mtu": 1460,
+        "parentInterface": "/computeMetadata/v1/instance/network-interfaces/0/",
+        "vlan": 5,
+    }
 
 
 def _windows() -> Document:

@@ -45,10 +45,13 @@ def plan(inputs: Inputs) -> Plan:
         except OSError as error:
             log.debug("%s: %s", path, error.strerror)
             continue
-        if facts is None or not facts.st_mode & _WRITE_BITS or SCHEDULER not in offered:
-            # "[none]" is in force, "none" is on offer, anything else means a single choice.
-            continue
         current = next((word.strip("[]") for word in offered if word.startswith("[")), "")
+        if facts is None or not facts.st_mode & _WRITE_BITS or not current:
+            # Without brackets there is nothing to choose from: the device takes no scheduler.
+            continue
+        if SCHEDULER not in offered:
+            # It is in force ("[none]"), or the kernel does not have it.
+            continue
         changes.append(WriteKernelValue(path, SCHEDULER, previous=current))
     return Plan(tuple(changes))
 

@@ -144,7 +144,7 @@ def installed_kib(bed: Bed, names: tuple[str, ...]) -> int:
 def _change(bed: Bed, number: int) -> None:
     bed.mds.clear_requests()
     bed.mds.set("instance/attributes/bench-counter", str(number))
-    bed.mds.wait_for_request("/computeMetadata/v1/", 5.0)
+    bed.mds.wait_for_request("", 5.0)
 
 
 def _field(pid: int, file: str, name: str) -> float:

@@ -30,8 +30,16 @@ _REDACTIONS = (
         r"\1[hidden]",
     ),
     (re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']+"), r"\1?[hidden]"),
-    # Keys and tokens; a path starts with a slash and is left alone.
-    (re.compile(r"(?<![A-Za-z0-9+/_.-])[A-Za-z0-9+][A-Za-z0-9+/_-]{47,}={0,2}"), "[hidden]"),
+    # Keys and tokens: hexadecimal, or base64 with letters of both cases. A path that starts with a
+    # slash, and a key of the metadata server (lower case), is left alone.
+    (
+        re.compile(
+            r"(?<![A-Za-z0-9+/_.-])(?:"
+            r"(?=[a-z0-9+/_-]*[A-Z])(?=[A-Z0-9+/_-]*[a-z])[A-Za-z0-9+][A-Za-z0-9+/_-]{47,}"
+            r"|[0-9a-f]{48,}|[0-9A-F]{48,})={0,2}"
+        ),
+        "[hidden]",
+    ),
 )
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEBUG}

@@ -92,6 +92,7 @@ def test_memory_for_repeats_is_bounded(clock: list[float]) -> None:
         f'{{"access_token":"{KEY[:20]}","expires_in":1}}',
         f"https://storage.example/b/o?X-Goog-Signature={KEY[:20]}",
         f"modulus: {KEY[:20]}",
+        f"unknown answer {KEY}",
     ],
 )
 def test_secrets_never_reach_the_sink(text: str) -> None:
@@ -106,6 +107,7 @@ def test_secrets_never_reach_the_sink(text: str) -> None:
         "remove /var/lib/google-guest-agent/a/rather/long/path/to/some/file/of/the/guest/agent",
         "user ada: useradd failed with status 9: group ada exists",
         "2001:db8:f::/96 dev ens4",
+        "instance/guest-attributes/hostkeys/ecdsa-sha2-nistp256 forbidden",
         "https://storage.example/b/o",
     ],
 )

@@ -6,8 +6,10 @@ plan prints is what the agent does.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Optional
 
 from google_guest.changes import Outcome, apply_all
 from google_guest.features import Decision, Feature, Inputs, Plan, Stage
@@ -29,8 +31,26 @@ class Pass:
 
     @property
     def errors(self) -> tuple[str, ...]:
-        """The failures, a line each."""
-        return tuple(f"{change.describe()}: {error}" for change, error in self.outcome.failed)
+        """The failures that somebody should look at, a line each."""
+        return tuple(
+            f"{change.describe()}: {error}"
+            for change, error in self.outcome.failed
+            if not _is_read_only(error)
+        )
+
+    @property
+    def skipped(self) -> str:
+        """What was not done because a file system is read-only, on purpose and for good mostly."""
+        refused = [change for change, error in self.outcome.failed if _is_read_only(error)]
+        if not refused:
+            return ""
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        return f"read-only file system: cannot {refused[0].describe()}{more}"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether something went wrong that is no read-only file system's doing."""
+        return bool(self.errors) or not (self.ok or self.skipped)
 
 
 def plan_feature(feature: Feature, inputs: Inputs) -> tuple[Decision, Plan]:
@@ -52,3 +72,11 @@ def run_pass(
     decision, plan = plan_feature(feature, inputs)
     outcome = apply_all(plan.changes, inputs.system, stopping=stopping)
     return Pass(feature, decision, plan, outcome)
+
+
+def _is_read_only(error: Optional[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.EROFS:
+            return True
+        error = error.__cause__
+    return False

@@ -76,13 +76,14 @@ class StatusFile:
     def note(self, feature: Feature, result: Pass, wall: float) -> None:
         """Take in the result of a pass at the Unix time ``wall``."""
         row = self._features.setdefault(feature.name, {})
-        before = (row.get("on"), row.get("error"))
+        before = (row.get("on"), row.get("error"), row.get("skipped"))
         row["on"] = result.decision.on
         row["reason"] = result.decision.reason
         row["layer"] = result.decision.layer
         row["last_pass"] = round(wall, 3)
         row["notes"] = [*result.plan.warnings, *result.plan.notes]
         row["error"] = "; ".join(result.errors[:5])
+        row["skipped"] = result.skipped
         if result.ok:
             row.setdefault("first_success", round(wall, 3))
             row["last_success"] = round(wall, 3)
@@ -91,7 +92,8 @@ class StatusFile:
             row["changes"] = changes[:_KEPT_CHANGES]
             row["changes_count"] = len(changes)
             row["last_change"] = round(wall, 3)
-        changed = before != (row["on"], row["error"]) or bool(result.outcome.applied)
+        after = (row["on"], row["error"], row["skipped"])
+        changed = before != after or bool(result.outcome.applied)
         self._important = self._important or changed
         self._pending = True
 

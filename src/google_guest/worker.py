@@ -52,6 +52,7 @@ class Worker:
         self._recheck_at: Optional[float] = None
         self._notes: frozenset[str] = frozenset()
         self._errors: frozenset[str] = frozenset()
+        self._skipped = ""
 
     def wants(self, metadata: Metadata) -> bool:
         """Return whether the feature's part of the metadata differs from its last request."""
@@ -111,6 +112,9 @@ class Worker:
         if self._errors and result.ok:
             log.info("%s: works again", name)
         self._errors = errors
+        if result.skipped and result.skipped != self._skipped:
+            log.info("%s: skipped, %s", name, result.skipped)
+        self._skipped = result.skipped
         if result.ok:
             self.successes += 1
             self.failures = 0

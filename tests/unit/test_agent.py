@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
@@ -18,12 +19,13 @@ from typing import Any, ClassVar, Optional
 
 import pytest
 from google_guest.agent import Agent, AgentOptions
-from google_guest.changes import Change
+from google_guest.changes import Change, Outcome
 from google_guest.config import Config, Problem
 from google_guest.errors import GuestError
 from google_guest.features import Decision, Feature, Frequency, Inputs, Plan, Stage
 from google_guest.metadata.tree import Metadata, parse_metadata
 from google_guest.metadata.watcher import Update
+from google_guest.reconcile import Pass
 from google_guest.state import read_state
 from google_guest.status import STATUS_PATH, StatusFile
 from google_guest.system import System
@@ -274,6 +276,43 @@ def test_same_failure_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert caplog.text.count("disk is full") == 1
 
 
+def test_read_only_file_system_is_one_info_line_and_a_skipped_feature(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    refused = OSError(errno.EROFS, os.strerror(errno.EROFS), "/etc/x")
+    plans = [Plan((Touch("x", refused), Touch("y", refused))) for _ in range(4)]
+    probe = Probe(plans=plans)
+    with Bench(tmp_path, probe.feature(stage=Stage.BOOT, retry_first=0.02)) as bench:
+        bench.watcher.put(metadata())
+        probe.wait(4)
+        assert bench.ready.wait(5)
+    lines = [record for record in caplog.records if record.getMessage().startswith("probe")]
+    assert [(line.levelname, line.getMessage()) for line in lines] == [
+        ("INFO", "probe: skipped, read-only file system: cannot touch x (and 1 more)")
+    ]
+    row = (read_state(bench.system, STATUS_PATH) or {})["features"]["probe"]
+    assert (row["error"], row["skipped"]) == (
+        "",
+        "read-only file system: cannot touch x (and 1 more)",
+    )
+
+
+def test_read_only_file_system_behind_another_error_is_still_one(tmp_path: Path) -> None:
+    error = GuestError("no account")
+    error.__cause__ = OSError(errno.EROFS, "Read-only file system")
+    failed = Outcome(failed=[(Touch("x"), error)])
+    result = Pass(Probe().feature(), ON, Plan(), failed)
+    assert (result.ok, result.is_failure, result.errors) == (False, False, ())
+
+
+def test_failure_beside_a_read_only_file_system_is_a_failure() -> None:
+    refused = OSError(errno.EROFS, "Read-only file system")
+    failed = Outcome(failed=[(Touch("x"), refused), (Touch("y"), GuestError("disk is full"))])
+    result = Pass(Probe().feature(), ON, Plan(), failed)
+    assert (result.is_failure, result.errors) == (True, ("touch y: disk is full",))
+
+
 def test_exception_in_a_plan_costs_that_feature_a_pass_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -289,7 +328,6 @@ def test_exception_in_a_plan_costs_that_feature_a_pass_only(
 
 
 def test_retries_are_capped_for_ever(tmp_path: Path) -> None:
-    from google_guest.reconcile import Pass
     from google_guest.worker import Worker
 
     probe = Probe()

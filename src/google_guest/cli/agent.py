@@ -120,7 +120,9 @@ def _once(system: System, config: Config) -> int:
             log.info("%s: %s", feature.name, change.describe())
         for line in result.errors:
             log.error("%s: %s", feature.name, line)
-        failed = failed or not result.ok
+        if result.skipped:
+            log.info("%s: skipped, %s", feature.name, result.skipped)
+        failed = failed or result.is_failure
     return EXIT_FAILED if failed else 0
 
 

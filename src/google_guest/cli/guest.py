@@ -187,6 +187,7 @@ def _apply(arguments: argparse.Namespace, terminal: Terminal) -> int:
                         **_plan_row(row.feature, row.decision, row.plan),
                         "applied": [change.describe() for change in row.outcome.applied],
                         "failed": list(row.errors),
+                        "skipped": row.skipped,
                         "left_out": [
                             change.describe()
                             for change in (*row.outcome.left_out, *row.outcome.not_live)
@@ -201,9 +202,11 @@ def _apply(arguments: argparse.Namespace, terminal: Terminal) -> int:
             _show_plan(terminal, row.feature, row.decision, row.plan)
             for change in row.outcome.not_live:
                 terminal.line(f"  # left out, needs the running machine: {change.describe()}")
+            if row.skipped:
+                terminal.line(f"  # skipped, {row.skipped}")
             for line in row.errors:
                 terminal.line(terminal.paint(f"  ! {line}", RED))
-    return 0 if all(row.ok for row in rows) else EXIT_FAILED
+    return EXIT_FAILED if any(row.is_failure for row in rows) else 0
 
 
 def _inputs(arguments: argparse.Namespace) -> Inputs:
@@ -257,6 +260,8 @@ def _status(arguments: argparse.Namespace, terminal: Terminal) -> int:
         raise GuestError(f"the agent has not run since the machine started (no {STATUS_PATH})")
     running = document.get("state") == "running" and _is_alive(system, document.get("pid"))
     document["state"] = "running" if running else "stopped"
+    for row in document.get("features", {}).values():
+        row["state"] = _state(row)
     if arguments.json:
         _print_json(document)
         return 0
@@ -274,28 +279,36 @@ def _status(arguments: argparse.Namespace, terminal: Terminal) -> int:
     for name, row in document.get("features", {}).items():
         if row.get("error"):
             terminal.line(terminal.paint(f"{name}: {row['error']}", RED))
+        if row.get("skipped"):
+            terminal.line(f"{name}: {row['skipped']}")
         for note in row.get("notes", ()):
             terminal.line(f"{name}: {note}")
     return 0
 
 
 def _status_row(name: str, row: dict[str, Any], now: float) -> tuple[str, ...]:
-    if "on" not in row:
-        state, decided = "waiting", ""
-    else:
-        state = "failing" if row.get("error") else "on" if row["on"] else "off"
-        decided = f"{row.get('layer')}: {row.get('reason')}"
+    decided = f"{row.get('layer')}: {row.get('reason')}" if "on" in row else ""
     changes = row.get("changes") or []
     more = int(row.get("changes_count", 0)) - 1
     last = (changes[-1] + (f" (+{more} more)" if more > 0 else "")) if changes else "nothing"
     return (
         name,
-        state,
+        row["state"],
         decided,
         last,
         ago(row.get("last_change"), now=now) if changes else "",
         ago(row.get("last_pass"), now=now),
     )
+
+
+def _state(row: dict[str, Any]) -> str:
+    """Return "waiting" (for metadata), "failing", "skipped", "on" or "off"."""
+    if "on" not in row:
+        return "waiting"
+    for sign, state in (("error", "failing"), ("skipped", "skipped")):
+        if row.get(sign):
+            return state
+    return "on" if row["on"] else "off"
 
 
 def _is_alive(system: System, pid: object) -> bool:

@@ -148,6 +148,27 @@ def test_status_shows_what_the_agent_wrote(root: Path, capsys: pytest.CaptureFix
     assert "accounts\ton\tbuilt-in: default\tcreate user ada (+2 more)" in output
 
 
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ({}, "waiting"),
+        ({"on": True}, "on"),
+        ({"on": False}, "off"),
+        ({"on": True, "error": "disk is full"}, "failing"),
+        ({"on": True, "error": "", "skipped": "read-only file system"}, "skipped"),
+    ],
+)
+def test_status_names_the_state_of_a_feature(
+    root: Path, capsys: pytest.CaptureFixture[str], facts: dict[str, object], state: str
+) -> None:
+    path = root / STATUS_PATH.lstrip("/")
+    path.parent.mkdir(parents=True)
+    document = {"version": "1", "pid": 0, "state": "running", "features": {"clock": facts}}
+    path.write_text(json.dumps(document))
+    _, shown = _json(capsys, "status", "--root", str(root))
+    assert shown["features"]["clock"]["state"] == state
+
+
 def test_keys_tells_what_becomes_of_each_key(
     root: Path, document: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,7 +79,8 @@ class PublishGuestAttributes(Change):
                 published[attribute.path] = attribute.value
         except (Forbidden, NotFound) as error:
             document["refused"] = str(error)
-            log.info("guest attributes are not published: %s", error)
+            status = "403, they are switched off" if isinstance(error, Forbidden) else "404"
+            log.info("guest attributes are not published: the metadata server says %s", status)
         finally:
             document["published"] = published
             data = encode_state(document, instance_id=self.instance_id)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 SUDOERS_GROUP = "google-sudoers"
 SUDOERS_FILE = "/etc/sudoers.d/google_sudoers"
-SUDOERS_RULE = f"%{SUDOERS_GROUP} ALL=(ALL:ALL) NOPASSWD:ALL\n"
+SUDOERS_RULE = "%" + SUDOERS_GROUP + " ALL=(ALL:ALL) NOPASSWD:ALL\n"
 FIRST_ORDINARY_UID = 1000
 """Accounts below belong to the system: they are never deleted and their groups never change."""
 

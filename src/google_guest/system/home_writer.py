@@ -177,6 +177,9 @@ def become(uid: int, gid: int) -> None:
     Raises:
         Refused: the rights of before could be taken back.
     """
+    if uid != 0 and os.getresuid() == (uid, uid, uid):
+        # Nobody else's rights to give up.
+        return
     os.setgroups([gid])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)

@@ -119,8 +119,8 @@ def account_problem(account: Account) -> str:
 def look_at(system: System, account: Account) -> Look:
     """Read the account's authorized_keys without following links; never raises."""
     try:
-        # The home itself is resolved inside the root; what is below it is not followed at all.
-        home = account.home if system.is_live else system.files.host_path(account.home)
+        # The way to the home is resolved inside the root; the home and what is below are not.
+        home = system.files.host_path(account.home)
         return Look(home_writer.read_key_file(home, account.uid))
     except Refused as error:
         return Look(problem=str(error))
@@ -181,7 +181,8 @@ def _ask(system: System, action: str, tasks: Sequence[HomeTask]) -> dict[str, di
     """Run the writer for ``tasks`` and return its answer for each name."""
     if not tasks:
         return {}
-    request = json.dumps({"action": action, "tasks": [asdict(task) for task in tasks]})
+    rows = [{**asdict(task), "home": system.files.host_path(task.home)} for task in tasks]
+    request = json.dumps({"action": action, "tasks": rows})
     program = sys.executable or "/usr/bin/python3"
     problem = "the writing process gave no answer"
     lines: Sequence[str] = ()

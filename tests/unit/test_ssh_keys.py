@@ -352,7 +352,26 @@ def test_one_good_line_among_thousands_of_bad_ones_is_used() -> None:
 
 # Nothing raises.
 
-_WORDS = 'bob : restrict command= google-ssh { } # ø AAAA ssh-rsa = , [ " \\ \r \0'.split(" ")
+_WORDS = [
+    "bob",
+    ":",
+    "restrict",
+    "command=",
+    "google-ssh",
+    "{",
+    "}",
+    "#",
+    "ø",
+    "AAAA",
+    "ssh-rsa",
+    "=",
+    ",",
+    "[",
+    '"',
+    "\\",
+    "\r",
+    "\x00",
+]
 _PIECES = st.sampled_from([*_WORDS, " ", "\t", KEY, RSA, expiring(FUTURE), expiring(PAST)])
 
 

@@ -185,9 +185,14 @@ def test_read_only_etc_costs_one_line_and_keeps_the_host_keys(boot: Boot) -> Non
     keys = guest.run("sha256sum /etc/ssh/ssh_host_*").stdout
     guest.run("mount --bind /etc /etc && mount -o remount,bind,ro /etc")
     guest.mds.set("instance/id", 99)
-    restart(guest)
-    await_pass(guest, "first-boot")
+    row = guest.wait_until(
+        lambda: row if (row := feature(guest, "first-boot")).get("skipped") else {},
+        what="the first boot is skipped",
+    )
+    assert (row["error"], row["skipped"][:21]) == ("", "read-only file system")
     assert guest.unit_property(AGENT, "ActiveState") == "active"
+    lines = [line for line in guest.journal(AGENT).splitlines() if "first-boot: skipped" in line]
+    assert len(lines) == 1
     assert guest.run("sha256sum /etc/ssh/ssh_host_*").stdout == keys
     assert guest.run("cat /etc/google_instance_id").stdout.strip() != "99"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Optional
 
 from google_guest.changes import Change, apply_one
+from google_guest.changes.platform import RunCommand
 from google_guest.errors import GuestError
 from google_guest.system import System
 from google_guest.system.commands import CommandError
@@ -108,6 +109,23 @@ class GenerateHostKey(Change):
                 level = logging.INFO if isinstance(error, KeyTypeRefused) else logging.WARNING
                 log.log(level, "cannot %s: %s", change.describe(), error)
         return [None] * len(results)
+
+
+@dataclass(frozen=True)
+class FollowUp(RunCommand):
+    """Run a program because host keys are new: not without them, and not worth doing them again."""
+
+    @property
+    def subject(self) -> str:
+        """The first boot."""
+        return FIRST_BOOT
+
+    def apply(self, system: System) -> None:
+        """Run the program; a failure is a warning."""
+        try:
+            super().apply(system)
+        except GuestError as error:
+            log.warning("cannot %s: %s", self.purpose, error)
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,12 @@ from typing import Optional
 from google_guest.boto_config import BotoSetting, merge_boto, parse_boto
 from google_guest.changes import Change
 from google_guest.changes.files import RemoveFile, WriteFile
-from google_guest.changes.first_boot import FIRST_BOOT, GenerateHostKey, RecordInstance
-from google_guest.changes.platform import RunCommand
+from google_guest.changes.first_boot import (
+    FIRST_BOOT,
+    FollowUp,
+    GenerateHostKey,
+    RecordInstance,
+)
 from google_guest.config import Config
 from google_guest.features import Decision, Feature, Frequency, Inputs, Plan, Stage
 from google_guest.metadata.tree import Metadata
@@ -133,7 +137,7 @@ def _host_keys(
     )
     if find_program(system.files, "restorecon") is not None:
         changes.append(
-            RunCommand(("restorecon", "-FR", directory), "restore the labels of the host keys")
+            FollowUp(("restorecon", "-FR", directory), "restore the labels of the host keys")
         )
     changes += _reload_sshd(system)
     return tuple(changes)
@@ -162,7 +166,7 @@ def _reload_sshd(system: System) -> tuple[Change, ...]:
         if any(system.files.exists(f"{folder}/{unit}") for folder in _UNIT_DIRECTORIES):
             # Not waiting for the job: sshd's own start may be ordered after the agent's.
             argv = ("systemctl", "--no-block", "try-reload-or-restart", unit)
-            return (RunCommand(argv, "let sshd read its new host keys if it runs"),)
+            return (FollowUp(argv, "let sshd read its new host keys if it runs"),)
     return ()
 
 

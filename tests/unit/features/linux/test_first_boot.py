@@ -229,6 +229,27 @@ def test_labels_are_restored_and_sshd_reloaded_after_the_keys(tmp_path: Path) ->
     )
 
 
+def test_sshd_is_not_reloaded_when_no_key_is_new(tmp_path: Path) -> None:
+    runner = Commands(failing_keygen)
+    files = {"/run/systemd/system/x": "", "/lib/systemd/system/ssh.service": ""}
+    run(tree(tmp_path, files, programs=("ssh-keygen", "restorecon"), runner=runner))
+    assert runner.programs() == ["ssh-keygen"] * 3
+
+
+def test_failing_restorecon_does_not_hold_up_the_first_boot(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_labels(argv: Sequence[str]) -> Completed:
+        if argv[0] == "restorecon":
+            raise CommandError(argv, 255, "no such policy")
+        return fake_keygen(argv)
+
+    system = tree(tmp_path, programs=("ssh-keygen", "restorecon"), runner=Commands(no_labels))
+    assert run(system).ok
+    assert text(system, MARKER) == "7\n"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 def test_machine_without_systemd_has_nothing_to_reload(tmp_path: Path) -> None:
     runner = Commands(fake_keygen)
     run(tree(tmp_path, {"/lib/systemd/system/ssh.service": ""}, programs=KEYGEN, runner=runner))

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Optional
 import pytest
 from google_guest.agent import Agent, AgentOptions
 from google_guest.changes import Change, Outcome
-from google_guest.config import Config, Problem
+from google_guest.config import AccountsSection, Config, Problem
 from google_guest.errors import GuestError
 from google_guest.features import Decision, Feature, Frequency, Inputs, Plan, Stage
 from google_guest.metadata.tree import Metadata, parse_metadata
@@ -441,7 +441,7 @@ def test_reload_applies_the_new_configuration_to_every_feature(tmp_path: Path) -
         bench.watcher.put(metadata())
         probe.wait()
         assert bench.ready.wait(5)
-        bench.config = replace(bench.config, accounts=replace(bench.config.accounts, groups="x"))
+        bench.config = replace(bench.config, accounts=AccountsSection(groups="x"))
         bench.agent._on_signal(signal.SIGHUP)
         bench.agent._wake_up.wake()
         probe.wait()
@@ -456,7 +456,7 @@ def test_reload_with_a_broken_file_keeps_the_configuration(
         bench.watcher.put(metadata())
         probe.wait()
         assert bench.ready.wait(5)
-        broken = replace(bench.config.accounts, groups="x")
+        broken = AccountsSection(groups="x")
         problem = Problem("/etc/x.cfg", "skipped, syntax error", is_error=True)
         bench.config = replace(bench.config, accounts=broken, problems=(problem,))
         bench.agent._on_signal(signal.SIGHUP)

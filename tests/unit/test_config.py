@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from google_guest.config import BUILT_IN, Config, Duration, load_config, parse_duration
+from google_guest.config import (
+    BUILT_IN,
+    AccountsSection,
+    Config,
+    Duration,
+    load_config,
+    parse_duration,
+)
 from google_guest.system.files import Files
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,3 +172,14 @@ def test_any_one_line_value_is_taken_or_cut_at_its_comment(
         f"[Accounts]\ngroups = {value}\n", encoding="utf-8"
     )
     assert load_config(Files(root), environ={}).accounts.groups in value
+
+
+def test_sections_are_immutable_and_compare_by_value() -> None:
+    section = AccountsSection(groups="x")
+    assert section == AccountsSection(groups="x")
+    assert section != AccountsSection()
+    assert hash(section) == hash(AccountsSection(groups="x"))
+    with pytest.raises(AttributeError, match="cannot be assigned"):
+        section.groups = "y"
+    with pytest.raises(TypeError, match="has no key 'flux'"):
+        AccountsSection(flux=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from google_guest.changes import Change, Outcome
-from google_guest.features import Decision, Feature, Inputs, Plan
+from google_guest.features import BUILT_IN, Decision, Feature, Inputs, Plan
 from google_guest.metadata.tree import Metadata
 from google_guest.reconcile import Pass, run_pass
 
@@ -53,6 +53,7 @@ class Worker:
         self._notes: frozenset[str] = frozenset()
         self._errors: frozenset[str] = frozenset()
         self._skipped = ""
+        self._decision: Optional[Decision] = None
 
     def wants(self, metadata: Metadata) -> bool:
         """Return whether the feature's part of the metadata differs from its last request."""
@@ -105,6 +106,7 @@ class Worker:
         name = self.feature.name
         for change in result.outcome.applied:
             log.info("%s: %s", name, change.describe())
+        self._log_new_decision(result.decision)
         self._log_new_notes(result.plan)
         errors = frozenset(result.errors)
         for error in sorted(errors - self._errors):
@@ -124,6 +126,21 @@ class Worker:
         self._recheck_at = result.plan.recheck_at
         if self.feature.drift_interval is not None and result.decision.on:
             self._drift_at = now + self.feature.drift_interval
+
+    def _log_new_decision(self, decision: Decision) -> None:
+        if self._decision == decision:
+            return
+        # A default that nobody touched is news to nobody.
+        is_news = self._decision is not None or decision.layer != BUILT_IN
+        log.log(
+            logging.INFO if is_news else logging.DEBUG,
+            "%s: %s, %s (%s)",
+            self.feature.name,
+            "on" if decision.on else "off",
+            decision.reason,
+            decision.layer,
+        )
+        self._decision = decision
 
     def _log_new_notes(self, plan: Plan) -> None:
         levels = {note: logging.INFO for note in plan.notes}

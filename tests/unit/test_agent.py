@@ -479,6 +479,29 @@ def test_status_tells_what_each_feature_did(tmp_path: Path) -> None:
     assert status["state"] == "stopped"
 
 
+def test_switching_a_feature_off_is_one_line_that_names_the_layer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    passes = threading.Semaphore(0)
+
+    def enabled(inputs: Inputs) -> Decision:
+        assert inputs.metadata is not None
+        passes.release()
+        off = inputs.metadata.instance.attributes.get("off")
+        return Decision(False, "off = true", "instance metadata") if off else ON
+
+    feature = replace(Probe().feature(stage=Stage.BOOT), enabled=enabled)
+    with Bench(tmp_path, feature) as bench:
+        bench.watcher.put(metadata())
+        assert passes.acquire(timeout=5)
+        for number in ("1", "2"):
+            bench.watcher.put(metadata(off=number))
+            assert passes.acquire(timeout=5)
+    assert caplog.text.count("probe: off, off = true (instance metadata)") == 1
+    assert "probe: on" not in caplog.text
+
+
 def test_problem_in_the_metadata_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Optional
 from support.network import METADATA_V4, MTU, Nic, numbered_nics
 
 PROJECT_NUMBER = 123456789012
+INSTANCE_ID = 4815162342108
 ZONE = f"projects/{PROJECT_NUMBER}/zones/test-region1-a"
 
 
@@ -33,7 +34,7 @@ def instance_document(
             "disks": [],
             "guestAttributes": {},
             "hostname": "bed.c.test-project.internal",
-            "id": 4815162342108,
+            "id": INSTANCE_ID,
             "image": "",
             "licenses": [],
             "machineType": f"projects/{PROJECT_NUMBER}/machineTypes/e2-small",

@@ -18,11 +18,11 @@ from support.commands import Completed, run_command
 
 _ENTER = """
 set -eu
-base=$1 work=$2 running=$3
+lower=$1 work=$2 running=$3
 shift 3
 root=$work/root
 mount --make-rprivate /
-mount -t overlay none "$root" -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/overlay"
+mount -t overlay none "$root" -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/overlay"
 if [ -e "$work/read-only-etc" ]; then
     mount --bind "$root/etc" "$root/etc"
     mount -o remount,ro,bind "$root/etc"
@@ -64,8 +64,11 @@ _ENVIRONMENT = {
 class Chroot:
     """One such system; `folder` holds its upper directory and must lie on a real file system."""
 
-    def __init__(self, base: Path, folder: Path, *, recorded_systemctl: bool = False) -> None:
-        self._base = base
+    def __init__(
+        self, trees: Sequence[Path], folder: Path, *, recorded_systemctl: bool = False
+    ) -> None:
+        """`trees`: a base, in front of it the layers of what is installed already."""
+        self._lower = ":".join(str(tree) for tree in trees)
         self._folder = folder
         self._recorded = recorded_systemctl
         for name in ("upper", "overlay", "root", "media"):
@@ -88,7 +91,7 @@ class Chroot:
         return run_command(
             [
                 *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER),
-                *("chroot", str(self._base), str(self._folder), "yes" if self._recorded else "no"),
+                *("chroot", self._lower, str(self._folder), "yes" if self._recorded else "no"),
                 *("env", "-i", *(f"{name}={value}" for name, value in variables.items())),
                 *argv,
             ],
@@ -105,13 +108,13 @@ class Chroot:
         return self.run(["dpkg", *arguments], check=check, environment=environment)
 
     def install(self, debs: Iterable[Path], *options: str) -> Completed:
-        """Install package files in one run of dpkg; returns what it said."""
+        """Install package files in one run of dpkg, as apt calls it; returns what it said."""
         names = []
         for deb in debs:
             copy = self._folder / "media" / deb.name
             copy.write_bytes(deb.read_bytes())
             names.append(f"/media/{deb.name}")
-        done = self.dpkg(*options, "--install", *names)
+        done = self.dpkg("--auto-deconfigure", *options, "--install", *names)
         for name in names:
             (self._folder / name.lstrip("/")).unlink()
         return done

@@ -799,11 +799,11 @@ def sshd_machine(machine: Machine, *blocks: str) -> None:
     machine.commands.answer = lambda argv: Completed(tuple(argv), 0, text, "")
 
 
-ABSENT = "LoadState=not-found\nActiveState=inactive"
-MASKED = "LoadState=masked\nActiveState=inactive"
-INACTIVE = "LoadState=loaded\nActiveState=inactive"
-ACTIVE = "LoadState=loaded\nActiveState=active"
-QUEUED = f"{INACTIVE}\nJob=12"
+ABSENT = "LoadState=not-found\nActiveState=inactive\nJob="
+MASKED = "LoadState=masked\nActiveState=inactive\nJob="
+INACTIVE = "LoadState=loaded\nActiveState=inactive\nJob="
+ACTIVE = "LoadState=loaded\nActiveState=active\nJob="
+QUEUED = f"{INACTIVE}12"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def start_sshd(system: System) -> tuple[Change, ...]:
     if read_state(system, MEMORY) is not None:
         return ()
     units = _unit_states(system)
-    if any("Job" in unit for unit in units.values()):
+    if any(unit.get("Job", "0") not in ("", "0") for unit in units.values()):
         # It starts anyway: during boot it waits for the agent.
         return ()
     looked_after = Remember(

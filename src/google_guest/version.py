@@ -7,11 +7,16 @@ PEP 440 drops the leading zero of ``20261124.00``.
 
 from __future__ import annotations
 
+import functools
 import os
 
 
+@functools.lru_cache(maxsize=None)
 def version() -> str:
-    """The version, for example ``20261124.00``; the same text in every package format."""
+    """The version, for example ``20261124.00``; the same text in every package format.
+
+    Read once: a process stays what it is when the package is upgraded or removed under it.
+    """
     here = os.path.dirname(os.path.abspath(__file__))
     packaged = os.path.join(here, "VERSION")
     source_tree = os.path.join(here, "..", "..", "VERSION")

@@ -11,7 +11,7 @@ import functools
 import os
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def version() -> str:
     """The version, for example ``20261124.00``; the same text in every package format.
 

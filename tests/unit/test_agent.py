@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 import pytest
+
 from google_guest.agent import Agent, AgentOptions
 from google_guest.changes import Change, Outcome
 from google_guest.config import AccountsSection, Config, Problem

@@ -6,9 +6,10 @@ import io
 import logging
 
 import pytest
-from google_guest import logs
 from hypothesis import given
 from hypothesis import strategies as st
+
+from google_guest import logs
 
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIJ" + "q1w2e3r4t5y6u7i8o9p0" * 3
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from google_guest import version as module
 
 

@@ -25,7 +25,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from types import MappingProxyType
 from typing import Optional, Union
 
@@ -61,7 +60,9 @@ _DATE = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]{1,18})?"
     r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))"
 )
-_EPOCH = datetime(1970, 1, 1)
+_MONTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_DAYS_TO_1970 = 719162
+"""Days from 0001-01-01 to 1970-01-01."""
 
 
 @dataclass(frozen=True)
@@ -141,10 +142,9 @@ def parse_expiry(text: str) -> Optional[float]:
     if match is None:
         return None
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-    leap = 1 if second == 60 else 0
-    try:
-        moment = datetime(year, month, day, hour, minute, second - leap)
-    except ValueError:
+    days = _days_since_1970(year, month, day)
+    # Second 60 is a leap second.
+    if days is None or hour > 23 or minute > 59 or second > 60:
         return None
     offset = 0
     if match[8]:
@@ -152,7 +152,24 @@ def parse_expiry(text: str) -> Optional[float]:
         if hours > 23 or minutes > 59:
             return None
         offset = (hours * 60 + minutes) * (-60 if match[8] == "-" else 60)
-    return (moment - _EPOCH).total_seconds() + leap + float(match[7] or 0) - offset
+    seconds = ((days * 24 + hour) * 60 + minute) * 60 + second - offset
+    return seconds + float(match[7] or 0)
+
+
+def _days_since_1970(year: int, month: int, day: int) -> Optional[int]:
+    """Return the day's number, or None if there is no such day.
+
+    The standard library's calendars cost the agent more memory than these lines.
+    """
+    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    if year < 1 or not 1 <= month <= 12:
+        return None
+    if not 1 <= day <= _MONTHS[month - 1] + (1 if is_leap and month == 2 else 0):
+        return None
+    before = year - 1
+    days = before * 365 + before // 4 - before // 100 + before // 400
+    days += sum(_MONTHS[: month - 1]) + (1 if is_leap and month > 2 else 0)
+    return days + day - 1 - _DAYS_TO_1970
 
 
 def expiry_option(line: KeyLine, local_time: str) -> str:

@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import threading
+from datetime import datetime, timezone
 from typing import Optional
 
 import pytest
@@ -389,11 +390,28 @@ def test_no_date_raises(text: str) -> None:
 
 
 @given(
-    st.datetimes().map(lambda moment: moment.replace(microsecond=0)),
+    st.datetimes(timezones=st.just(timezone.utc)).map(lambda moment: moment.replace(microsecond=0)),
     st.sampled_from(["Z", "+00:00", "+0000", "-00:00"]),
 )
-def test_every_date_that_is_written_is_read(moment: object, zone: str) -> None:
-    assert parse_expiry(f"{moment.isoformat()}{zone}") is not None  # type: ignore[attr-defined]
+def test_every_date_that_is_written_is_read(moment: datetime, zone: str) -> None:
+    assert parse_expiry(f"{moment.year:04}{moment:-%m-%dT%H:%M:%S}{zone}") == moment.timestamp()
+
+
+@pytest.mark.parametrize(
+    ("day", "exists"),
+    [
+        ("2024-02-29", True),
+        ("2000-02-29", True),
+        ("2023-02-29", False),
+        ("2100-02-29", False),
+        ("2030-04-31", False),
+        ("2030-00-01", False),
+        ("2030-01-00", False),
+        ("9999-12-31", True),
+    ],
+)
+def test_only_days_of_the_calendar_are_dates(day: str, exists: bool) -> None:
+    assert (parse_expiry(f"{day}T00:00:00Z") is not None) is exists
 
 
 @given(

@@ -22,7 +22,7 @@ open(2), credentials(7) for the rest.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import errno
 import json
 import os
@@ -384,7 +384,7 @@ def _perform(action: str, task: dict[str, Any], *, new_home: bool) -> dict[str, 
     os.umask(0o077)
     if action == "read":
         content = read_key_file(task["home"], task["uid"])
-        text = None if content is None else base64.b64encode(content).decode()
+        text = None if content is None else binascii.b2a_base64(content, newline=False).decode()
         return {"status": UNCHANGED, "content": text}
     if new_home:
         copy_skeleton(task["home"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,7 +141,7 @@ def look_as_users(system: System, accounts: Sequence[Account]) -> Mapping[str, L
             looks[name] = Look(problem=str(answer["error"]))
         else:
             content = answer.get("content")
-            looks[name] = Look(None if content is None else b64decode(content))
+            looks[name] = Look(None if content is None else a2b_base64(content))
     return looks
 
 

@@ -74,6 +74,7 @@ class Chroot:
         for name in ("upper", "overlay", "root", "media"):
             (folder / name).mkdir(parents=True)
         (folder / "upper").chmod(0o755)
+        (folder / "enter").write_text(_ENTER)
         recorder = folder / "systemctl"
         recorder.write_text(_RECORDER)
         recorder.chmod(0o755)
@@ -90,8 +91,14 @@ class Chroot:
         variables = {**_ENVIRONMENT, **(environment or {})}
         return run_command(
             [
-                *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER),
-                *("chroot", self._lower, str(self._folder), "yes" if self._recorded else "no"),
+                *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
+                *(
+                    "sh",
+                    str(self._folder / "enter"),
+                    self._lower,
+                    str(self._folder),
+                    "yes" if self._recorded else "no",
+                ),
                 *("env", "-i", *(f"{name}={value}" for name, value in variables.items())),
                 *argv,
             ],
@@ -118,6 +125,13 @@ class Chroot:
         for name in names:
             (self._folder / name.lstrip("/")).unlink()
         return done
+
+    def put(self, file: Path, path: str) -> None:
+        """Copy a file of the host into the system."""
+        handed_over = self._folder / "media" / "handed-over"
+        handed_over.write_bytes(file.read_bytes())
+        self.run(["cp", "/media/handed-over", path])
+        handed_over.unlink()
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
         """Write a file of the system, whose folder may be new."""

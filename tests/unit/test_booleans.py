@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from google_guest.booleans import parse_boolean
 from hypothesis import given
 from hypothesis import strategies as st
+
+from google_guest.booleans import parse_boolean
 
 
 @pytest.mark.parametrize(

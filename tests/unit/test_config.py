@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from google_guest.config import (
     BUILT_IN,
     AccountsSection,
@@ -14,8 +17,6 @@ from google_guest.config import (
     parse_duration,
 )
 from google_guest.system.files import Files
-from hypothesis import given
-from hypothesis import strategies as st
 
 CFG = "/etc/default/instance_configs.cfg"
 

@@ -6,10 +6,11 @@ import stat
 from pathlib import Path
 
 import pytest
-from google_guest.state import Remember, encode_state, read_state
-from google_guest.system import System
 from hypothesis import given
 from hypothesis import strategies as st
+
+from google_guest.state import Remember, encode_state, read_state
+from google_guest.system import System
 
 PATH = "/var/lib/google-guest-agent/x.json"
 

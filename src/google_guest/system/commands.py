@@ -74,7 +74,7 @@ def run_command(
         CommandError: the status is not 0 (with ``check``), or the time limit was reached.
     """
     try:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
             stdout=subprocess.PIPE,

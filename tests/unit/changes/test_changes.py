@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Optional
 
 import pytest
+
 from google_guest.changes import BATCH_SIZE, Change, apply_all
 from google_guest.changes.files import RemoveFile, WriteFile, line_difference
 from google_guest.errors import GuestError

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from google_guest.catalog import FEATURES
 from google_guest.cli import guest
 from google_guest.status import STATUS_PATH

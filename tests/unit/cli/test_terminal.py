@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
-from google_guest.cli.terminal import GREEN, Terminal, ago, printable
 from hypothesis import given
 from hypothesis import strategies as st
+
+from google_guest.cli.terminal import GREEN, Terminal, ago, printable
 
 ROWS = [("accounts", "on"), ("forwarded-addresses", "off")]
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from google_guest.system.commands import CommandError, CommandMissing, run_command
 
 

@@ -9,9 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from google_guest.system.files import Files
 from hypothesis import given
 from hypothesis import strategies as st
+
+from google_guest.system.files import Files
 
 
 @pytest.fixture

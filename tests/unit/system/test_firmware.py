@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from google_guest.system.files import Files
 from google_guest.system.firmware import is_compute_engine
 

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from google_guest.system.service import AlreadyRunning, InstanceLock, ServiceManager, WakeUp
 
 

@@ -160,7 +160,10 @@ def test_no_bytes_in_a_file_stop_the_load(
 
 @given(
     st.text(
-        st.characters(blacklist_categories=("Cs",), blacklist_characters="\r\n\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"),
+        st.characters(
+            blacklist_categories=("Cs",),
+            blacklist_characters="\r\n\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029",
+        ),
         max_size=60,
     )
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """``google_guest_agent``: the service.
 
-Usage: google_guest_agent [run] [--foreground] [--once] [--print-config] [--log-level N] [--root DIR]
+Usage: google_guest_agent [run] [--foreground] [--once] [--print-config] [--log-level N]
+       [--root DIR]
 
 Exit status: 0 after an orderly stop, and on machines that are not Compute Engine instances; 1 when
 nothing can run; 2 for wrong arguments; 3 when another agent is running.

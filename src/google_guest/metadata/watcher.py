@@ -116,7 +116,8 @@ class Watcher:
                 quick_rounds = 0
                 continue
             # A few answers may follow each other closely, and real changes may keep coming. A
-            # server that does not hold its answers back although nothing changed must not set the pace.
+            # server that does not hold its answers back although nothing changed must not set
+            # the pace.
             quick_rounds += 1
             if quick_rounds > _QUICK_ROUNDS:
                 self._client.sleep(_CHANGES_APART if changed else _QUICK)

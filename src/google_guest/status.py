@@ -64,6 +64,14 @@ class StatusFile:
             done = earlier.get("done_this_boot")
             if isinstance(done, list):
                 self._done = {name for name in done if isinstance(name, str)}
+            rows = earlier.get("features")
+            if isinstance(rows, dict):
+                # They do not run again, so what is known of them is what that agent noted.
+                self._features = {
+                    name: dict(rows[name])
+                    for name in self._done
+                    if isinstance(rows.get(name), dict)
+                }
 
     def done_this_boot(self, feature: Feature) -> bool:
         """Return whether a once-per-boot feature has succeeded since the machine started."""
@@ -126,9 +134,9 @@ class StatusFile:
             "done_this_boot": sorted(self._done),
             "features": {
                 worker.feature.name: {
+                    **self._features.get(worker.feature.name, {}),
                     "summary": worker.feature.summary,
                     "frequency": worker.feature.frequency.value,
-                    **self._features.get(worker.feature.name, {}),
                     "failures": worker.failures,
                 }
                 for worker in workers

@@ -410,6 +410,19 @@ def test_once_per_boot_feature_is_not_repeated_after_an_agent_restart(tmp_path: 
         next_boot.wait()
 
 
+def test_status_of_a_once_per_boot_feature_outlives_an_agent_restart(tmp_path: Path) -> None:
+    (tmp_path / "proc/sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/random/boot_id").write_text("boot-1\n")
+    for _ in range(2):
+        probe = Probe(plans=[Plan((Touch("x"),))])
+        feature = probe.feature(stage=Stage.EARLY, frequency=Frequency.ONCE_PER_BOOT)
+        with Bench(tmp_path, feature) as bench:
+            bench.watcher.put(metadata())
+            assert bench.ready.wait(5)
+        row = (read_state(bench.system, STATUS_PATH) or {})["features"]["probe"]
+        assert (row["on"], row["changes"]) == (True, ["touch x"])
+
+
 def test_once_per_start_feature_runs_once(tmp_path: Path) -> None:
     probe = Probe()
     feature = probe.feature(stage=Stage.BOOT, frequency=Frequency.ONCE_PER_START)

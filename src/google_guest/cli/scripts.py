@@ -14,6 +14,8 @@ by hand because loading ``argparse`` costs as much as everything else here toget
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,8 +44,22 @@ class WrongUsage(Exception):
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the scripts of an event and return the exit status."""
-    words = sys.argv[1:] if argv is None else list(argv)
+    """Run the scripts of an event and return the exit status.
+
+    Without ``argv`` this is the program itself, and it ends here: nothing of ours waits for the
+    interpreter's own clean-up, which takes a seventh of the time of a boot without scripts.
+    """
+    if argv is not None:
+        return _main(list(argv))
+    # What is imported stays, and the copying of output makes no cycles to collect.
+    gc.disable()
+    status = _main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _main(words: Sequence[str]) -> int:
     if words in (["-h"], ["--help"]):
         print(_usage())
         return 0

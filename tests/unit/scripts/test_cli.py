@@ -62,6 +62,17 @@ def test_help_and_version_go_to_standard_output(
     assert capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("words", "status"), [(["--version"], 0), (["nonsense"], 2)])
+def test_program_ends_with_its_status_and_all_of_its_output(words: list[str], status: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from google_guest.cli.scripts import main; main()", *words],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+    )
+    assert done.returncode == status
+    assert done.stdout if status == 0 else done.stderr
+
+
 def _shutdown_if_stopping(guest: ScriptGuest, state: str) -> str:
     def systemctl(argv: object, **_: object) -> Completed:
         return Completed((), 0, f"ActiveState={state}\n", "")

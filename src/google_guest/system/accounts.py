@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Optional, Union
 
 from google_guest.errors import GuestError
-from google_guest.system.commands import CommandError, CommandMissing
+from google_guest.system.commands import CommandError, CommandMissing, program_argv
 from google_guest.system.files import Files
 
 if TYPE_CHECKING:
@@ -167,10 +166,9 @@ class Accounts:
             return False
 
     def _find_users(self, names: Sequence[str]) -> Mapping[str, Union[Account, LookupFailed, None]]:
-        program = sys.executable or "/usr/bin/python3"
         try:
             done = self._runner(
-                [program, "-IS", _LOOKUP, *names], timeout=_LOOKUP_TIME_LIMIT, check=False
+                program_argv(_LOOKUP, *names), timeout=_LOOKUP_TIME_LIMIT, check=False
             )
             lines, problem = done.stdout.splitlines(), "no answer in time"
         except (CommandError, CommandMissing) as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -55,6 +56,20 @@ def command_environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, 
     environment = {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/"}
     environment.update(extra or {})
     return environment
+
+
+def program_argv(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs ``main()`` of the file ``module`` in a process of its own.
+
+    The file imports the standard library only. It is imported and not run as a script, because
+    Python keeps no byte code of scripts and would compile it anew each time.
+    """
+    folder, name = os.path.split(module)
+    code = (
+        f"import sys; sys.path.append({folder!r});"
+        f" import {name.partition('.')[0]} as program; sys.exit(program.main())"
+    )
+    return [sys.executable or "/usr/bin/python3", "-IS", "-c", code, *arguments]
 
 
 def run_command(

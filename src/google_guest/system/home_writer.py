@@ -7,7 +7,7 @@ descriptors and ``O_NOFOLLOW`` only. What the user could not have done alone can
 works on root-squashed NFS.
 
 This file is both a module (the functions that ``system.homes`` uses to look and to compare) and a
-program: ``python3 -IS home_writer.py`` reads one JSON document from standard input,
+program: started by ``system.commands.program_argv`` it reads one JSON document from its input,
 
     {"action": "write" | "read", "tasks": [{"name", "uid", "gid", "home", "keys", ...}]}
 
@@ -31,8 +31,7 @@ import signal
 import stat
 import sys
 import time
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 MARKER = b"# Added by Google"
 FILE = "authorized_keys"
@@ -60,9 +59,11 @@ class Refused(Exception):
     """What is there must not be read or written; the message names it."""
 
 
-@dataclass(frozen=True)
-class KeyFile:
-    """An authorized_keys file in two parts."""
+class KeyFile(NamedTuple):
+    """An authorized_keys file in two parts.
+
+    No dataclass: their import alone would double the program's start.
+    """
 
     own: bytes
     """The user's bytes, unchanged and in order."""

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Optional
 
 from google_guest.errors import GuestError
 from google_guest.system import System, home_writer
 from google_guest.system.accounts import Account
-from google_guest.system.commands import CommandError, CommandMissing
+from google_guest.system.commands import CommandError, CommandMissing, program_argv
 from google_guest.system.home_writer import (
     KeyFile,
     Refused,
@@ -46,7 +44,7 @@ __all__ = [
     "without_added_lf",
 ]
 
-_PROGRAM = str(Path(home_writer.__file__))
+_PROGRAM = home_writer.__file__
 _TIME_LIMIT = home_writer.BATCH_TIME_LIMIT + home_writer.USER_TIME_LIMIT + 5.0
 _REFUSED_HOMES = ("/nonexistent", "/dev", "/var/empty", "/proc", "/sys")
 _SHELLS_THAT_REFUSE = ("nologin", "false")
@@ -183,13 +181,10 @@ def _ask(system: System, action: str, tasks: Sequence[HomeTask]) -> dict[str, di
         return {}
     rows = [{**asdict(task), "home": system.files.host_path(task.home)} for task in tasks]
     request = json.dumps({"action": action, "tasks": rows})
-    program = sys.executable or "/usr/bin/python3"
     problem = "the writing process gave no answer"
     lines: Sequence[str] = ()
     try:
-        done = system.run(
-            [program, "-IS", _PROGRAM], input=request, timeout=_TIME_LIMIT, check=False
-        )
+        done = system.run(program_argv(_PROGRAM), input=request, timeout=_TIME_LIMIT, check=False)
         lines = done.stdout.splitlines()
         if done.stderr.strip():
             problem = done.stderr.strip().splitlines()[-1]

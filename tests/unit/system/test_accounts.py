@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from google_guest.system.accounts import (
     parse_group,
     parse_passwd,
 )
-from google_guest.system.commands import CommandError, Completed
+from google_guest.system.commands import CommandError, Completed, program_argv
 from google_guest.system.files import Files
 
 PASSWD = "root:x:0:0:root:/root:/bin/bash\nada:*:1001:1002:,,,:/home/ada:/bin/sh\n"
@@ -137,7 +136,7 @@ def test_another_status_of_getent_is_a_failed_lookup(tmp_path: Path) -> None:
 
 def test_the_lookup_program_finds_root_and_not_a_number() -> None:
     done = subprocess.run(
-        [sys.executable, "-IS", name_lookup.__file__, "root", "0", "no-such-user"],
+        program_argv(name_lookup.__file__, "root", "0", "no-such-user"),
         capture_output=True,
         text=True,
         timeout=30,

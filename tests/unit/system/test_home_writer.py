@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from google_guest.system import home_writer
+from google_guest.system.commands import program_argv
 from google_guest.system.home_writer import (
     LARGEST_FILE,
     LEFTOVER_PREFIX,
@@ -309,7 +310,7 @@ def test_death_before_the_rename_leaves_the_old_file_and_the_next_write_cleans_u
 
 def run_program(action: str, *tasks: dict[str, Any]) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-IS", home_writer.__file__],
+        program_argv(home_writer.__file__),
         input=json.dumps({"action": action, "tasks": tasks}),
         capture_output=True,
         text=True,

@@ -673,9 +673,9 @@ class Adding(Commands):
             self.machine.user(argv[-1])
         lines = ""
         if "-IS" in argv:
-            rows = ({"name": name, "found": False} for name in argv[3:])
+            rows = ({"name": name, "found": False} for name in argv[4:])
             lines = "".join(f"{json.dumps(row)}\n" for row in rows)
-            if len(argv) == 3:
+            if len(argv) == 4:
                 rows = ({"name": name, "status": "written"} for name in ("bob", "eve"))
                 lines = "".join(f"{json.dumps(row)}\n" for row in rows)
         status = 2 if argv[0] == "getent" else 0

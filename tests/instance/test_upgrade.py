@@ -174,8 +174,7 @@ class Journey:
 @pytest.fixture(scope="module")
 def journey(guest_debs: GuestDebs, debian_deb: Path) -> Iterator[Journey]:
     with Bed(packages=(PACKAGE,), metadata=document()) as guest:
-        authorized = guest.path("/home/bob/.ssh/authorized_keys")
-        guest.wait_until(authorized.exists, 20, "Debian's agent has made the users")
+        guest.wait_until(keys_of(guest, "bob").exists, 20, "Debian's agent has made the users")
         with guest.path(CONFIG).open("a") as settings:
             settings.write(EDITED)
         guest.run(f"ip route replace local {VIP} dev eth0 proto 66 table local")
@@ -265,6 +264,49 @@ def test_our_agent_stops_without_a_trace_when_its_library_is_already_gone(
     journey: Journey,
 ) -> None:
     assert journey.traces == []
+
+
+@pytest.fixture
+def debians(bed: Boot) -> Bed:
+    """An instance on which Debian's agent has made its users."""
+    guest = bed(packages=(PACKAGE,), metadata=document())
+    guest.wait_until(keys_of(guest, "bob").exists, 20, "Debian's agent has made the users")
+    return guest
+
+
+def keys_of(guest: Bed, user: str) -> Path:
+    return guest.path(f"/home/{user}/.ssh/authorized_keys")
+
+
+def await_no_keys(guest: Bed, user: str) -> None:
+    file = keys_of(guest, user)
+    guest.wait_until(lambda: not file.exists() or KEY not in file.read_text(), 15, "no key is left")
+
+
+def test_a_user_of_debians_agent_who_leaves_later_loses_the_keys_and_keeps_the_account(
+    debians: Bed, guest_debs: GuestDebs
+) -> None:
+    install(debians, guest_debs)
+    await_agent(debians)
+    debians.mds.set("instance/attributes/ssh-keys", f"ada:{KEY}")
+    await_no_keys(debians, "bob")
+    assert "google-sudoers" not in debians.run(["id", "-nG", "bob"]).stdout.split()
+    assert KEY in keys_of(debians, "ada").read_text()
+    assert "google-sudoers" in debians.run(["id", "-nG", "ada"]).stdout.split()
+
+
+def test_a_user_of_ours_who_leaves_after_going_back_loses_the_keys(
+    debians: Bed, guest_debs: GuestDebs, debian_deb: Path
+) -> None:
+    install(debians, guest_debs)
+    await_agent(debians)
+    debians.mds.set("instance/attributes/ssh-keys", f"ada:{KEY}\ncarol:{KEY}")
+    debians.wait_until(keys_of(debians, "carol").exists, 15, "our agent has made carol")
+    go_back(debians, debian_deb)
+    await_agent(debians)
+    debians.mds.set("instance/attributes/ssh-keys", f"ada:{KEY}")
+    await_no_keys(debians, "carol")
+    assert KEY in keys_of(debians, "ada").read_text()
 
 
 # Older and newer packages of ours.

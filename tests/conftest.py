@@ -13,8 +13,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
+import hypothesis
 import pytest
 from support.tiers import TIERS, in_ci, required_tiers, tier_of
+
+# A busy machine is no defect of the code: how long one example takes is left to the benchmarks.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 
 class TierPolicy:

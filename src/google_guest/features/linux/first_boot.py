@@ -223,5 +223,4 @@ FEATURE = Feature(
     stage=Stage.BOOT,
     frequency=Frequency.ONCE_PER_INSTANCE,
     inputs_of=inputs_of,
-    live_only=True,
 )

@@ -27,14 +27,18 @@ STATES = {"on", "off", "skipped"}
 FILES = (
     # Everything but the kernel's trees, the journal and what the observer itself leaves.
     "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /var/log -o -path /tmp"
-    " -o -path /run/systemd -o -path /run/log \\) -prune -o"
+    " -o -path /run \\) -prune -o"
     " -printf '%p %y %m %U %G %T@ %C@ %l %s\\n';"
-    " find /run /tmp \\( -path /run/systemd -o -path /run/log -o -path /run/udev \\) -prune -o"
+    " find /run /tmp \\( -path /run/systemd -o -path /run/log -o -path /run/udev"
+    " -o -name agetty.reload \\) -prune -o"
     " -type f -printf '%p %m %U %G %T@\\n'"
 )
 CONTENTS = "find /etc /home /root /usr/local /var/lib -xdev -type f -exec sha256sum {} +"
 KERNEL = "ip route show table all; ip -6 route show table all; ip address; ip rule; ip -d link"
 PROCESSES = "ps -eo pid,ppid,lstart,args --no-headers | grep -v -e 'ps -eo' -e 'sh -c' -e grep"
+
+# They share instances.
+pytestmark = pytest.mark.xdist_group("commands")
 
 
 def document(*addresses: str, keys: Sequence[str] = (KEY,)) -> dict[str, object]:

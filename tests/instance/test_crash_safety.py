@@ -46,6 +46,9 @@ AGENT = "/usr/bin/google_guest_agent"
 COLONS = {"/etc/passwd": 6, "/etc/group": 3, "/etc/shadow": 8, "/etc/gshadow": 3}
 quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
+# They share instances.
+pytestmark = pytest.mark.xdist_group("crash-safety")
+
 
 def text(path):
     try:

@@ -32,6 +32,8 @@ HOST_KEYS = "sha256sum /etc/ssh/ssh_host_*"
 READY_BOUND = 75.0
 MINUTE = 60.0
 SHORT_OUTAGE = 10.0
+AT_ONCE = 6
+"""Instances beside one another: the kernel has room for 128 inotify users, and a system is many."""
 PEAK_MEMORY = 96 << 10
 """KiB; the hostile document has 5 MiB and is parsed again with every change."""
 Boot = Callable[..., Bed]
@@ -253,12 +255,15 @@ def scenarios(
         if item.path == request.path
         for name in (*getattr(item, "fixturenames", ()), _wrong_answer(item))
     }
-    with ThreadPoolExecutor(max_workers=32) as pool:
-        yield {
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        under_way = {
             name: pool.submit(scenario, guest_debs)
             for name, scenario in _scenarios().items()
             if name in wanted
         }
+        yield under_way
+    for scenario in under_way.values():
+        scenario.result()
 
 
 def _wrong_answer(item: pytest.Item) -> str:

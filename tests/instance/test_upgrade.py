@@ -33,6 +33,9 @@ OLDER = "20260101.00-1"
 FOLDER = "/var/tmp/packages"
 Boot = Callable[..., Bed]
 
+# They share instances.
+pytestmark = pytest.mark.xdist_group("upgrade")
+
 
 def document(startup: str = f"echo startup >>{RUNS}") -> dict[str, object]:
     nic = nic_document(numbered_nics(1)[0], forwardedIps=[VIP])

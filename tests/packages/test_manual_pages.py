@@ -1,4 +1,4 @@
-"""The manual pages against the programs: every option and command is described, none invented."""
+"""Manual pages and tables against the programs: everything is described, nothing invented."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from release import TOP
 
+from google_guest.catalog import FEATURES
 from google_guest.config import Config
 
 PROGRAMS = {
@@ -90,3 +91,9 @@ def test_every_setting_has_its_place_in_the_manual_page(pages: dict[str, str]) -
 def test_pages_carry_the_version(pages: dict[str, str]) -> None:
     version = (TOP / "VERSION").read_text().strip()
     assert [name for name, text in pages.items() if version not in text] == []
+
+
+def test_every_feature_has_a_row_in_the_catalogs_order() -> None:
+    text = (TOP / "docs" / "features.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)
+    assert rows == [feature.name for feature in FEATURES]

@@ -19,7 +19,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Optional
 
 from google_guest.config import Config
@@ -27,6 +26,7 @@ from google_guest.features import Feature, Frequency, Inputs, Stage
 from google_guest.metadata.tree import Metadata
 from google_guest.metadata.watcher import Update, Watcher
 from google_guest.reconcile import Pass
+from google_guest.records import record
 from google_guest.status import StatusFile
 from google_guest.system import System
 from google_guest.system.netlink import RouteMonitor
@@ -50,7 +50,7 @@ _LONGEST_WAIT = 60.0
 _THREAD_STACK = 256 << 10
 
 
-@dataclass(frozen=True)
+@record
 class AgentOptions:
     """Bounds that tests shorten."""
 
@@ -72,7 +72,7 @@ class Agent:
         manager: ServiceManager,
         status: StatusFile,
         flush_logs: Callable[[], None] = lambda: None,
-        options: AgentOptions = AgentOptions(),
+        options: Optional[AgentOptions] = None,
     ) -> None:
         self._system = system
         self._load_config = load_config
@@ -81,7 +81,7 @@ class Agent:
         self._manager = manager
         self._status = status
         self._flush_logs = flush_logs
-        self._options = options
+        self._options = options or AgentOptions()
         self._metadata: Optional[Metadata] = None
         self._wake_up = WakeUp()
         self._updates: deque[Update] = deque()

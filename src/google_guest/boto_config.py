@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from google_guest.records import record
 
 _HEADER = re.compile(r"\[([^\]\n]+)\].*")
 _ENTRY = re.compile(r"([^\s#;:=\[][^:=]*?)[ \t]*[:=][ \t]*(.*)")
 
 
-@dataclass(frozen=True)
+@record
 class BotoSetting:
     """One key of one section; ``value`` may have further lines, indented as in the file."""
 
@@ -47,7 +48,7 @@ def merge_boto(text: str, settings: tuple[BotoSetting, ...]) -> str:
     return text
 
 
-@dataclass(frozen=True)
+@record
 class _Entry:
     section: str
     key: str

@@ -15,10 +15,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from google_guest.booleans import parse_boolean
+from google_guest.records import as_dict, field, record
 from google_guest.system.files import Files
 
 BUILT_IN = "built-in"
@@ -32,39 +32,11 @@ class Duration(float):
 
 
 class Section:
-    """The keys of one section: annotated class attributes hold the built-in values.
-
-    Immutable like a frozen dataclass, but without code generated for each of twenty classes: that
-    was a fifth of the agent's time to READY.
-    """
-
-    def __init__(self, **values: object) -> None:
-        """Take ``values`` in place of the built-in ones.
-
-        Raises:
-            TypeError: a name is no key of the section.
-        """
-        for name in values:
-            if name not in self.__annotations__:
-                raise TypeError(f"{type(self).__name__} has no key {name!r}")
-        self.__dict__.update(values)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{type(self).__name__}.{name} cannot be assigned to")
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and dict(self.items()) == dict(_items(other))
-
-    def __hash__(self) -> int:
-        return hash(tuple(self.items()))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.items())})"
+    """The keys of one section: annotated fields hold the built-in values."""
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Yield every key with its value, in the order of the class."""
-        for name in self.__annotations__:
-            yield name, getattr(self, name)
+        yield from as_dict(self).items()
 
     @classmethod
     def kinds(cls) -> dict[str, str]:
@@ -75,6 +47,7 @@ class Section:
         }
 
 
+@record
 class CoreSection(Section):
     """[Core]: logging."""
 
@@ -84,6 +57,7 @@ class CoreSection(Section):
     log_file: str = ""
 
 
+@record
 class AccountsSection(Section):
     """[Accounts]: commands and groups for users from metadata."""
 
@@ -101,6 +75,7 @@ class AccountsSection(Section):
     keys_via_command: bool = False
 
 
+@record
 class DaemonsSection(Section):
     """[Daemons]: one switch for each area."""
 
@@ -110,6 +85,7 @@ class DaemonsSection(Section):
     oslogin_daemon: bool = True
 
 
+@record
 class IpForwardingSection(Section):
     """[IpForwarding]: which addresses become local routes."""
 
@@ -119,6 +95,7 @@ class IpForwardingSection(Section):
     forwarded_ips: bool = True
 
 
+@record
 class InstanceSection(Section):
     """[Instance]: where the identifier of the instance is remembered."""
 
@@ -126,6 +103,7 @@ class InstanceSection(Section):
     instance_id_dir: str = "/etc/google_instance_id"
 
 
+@record
 class InstanceSetupSection(Section):
     """[InstanceSetup]: first boot and start-up actions."""
 
@@ -140,6 +118,7 @@ class InstanceSetupSection(Section):
     set_overcommit: bool = True
 
 
+@record
 class MetadataScriptsSection(Section):
     """[MetadataScripts]: the script runner."""
 
@@ -153,6 +132,7 @@ class MetadataScriptsSection(Section):
     report_exit_status: bool = False
 
 
+@record
 class NetworkInterfacesSection(Section):
     """[NetworkInterfaces]: local routes, and the configuration of further interfaces."""
 
@@ -164,12 +144,14 @@ class NetworkInterfacesSection(Section):
     restore_debian12_netplan_config: bool = True
 
 
+@record
 class OsLoginSection(Section):
     """[OSLogin]: OS Login."""
 
     cert_authentication: bool = True
 
 
+@record
 class MdsSection(Section):
     """[MDS]: credentials for metadata over HTTPS."""
 
@@ -177,6 +159,7 @@ class MdsSection(Section):
     enable_https_mds_native_cert_store: bool = False
 
 
+@record
 class RoutesSection(Section):
     """[Routes]: the periodic pass over local routes."""
 
@@ -184,6 +167,7 @@ class RoutesSection(Section):
     monitor_interval: Duration = Duration(10)
 
 
+@record
 class SnapshotsSection(Section):
     """[Snapshots]: scripts around snapshots."""
 
@@ -193,12 +177,14 @@ class SnapshotsSection(Section):
     timeout_in_seconds: int = 60
 
 
+@record
 class PluginConfigSection(Section):
     """[PluginConfig]: of this section of the reference only the state directory has a meaning."""
 
     state_dir: str = "/var/lib/google-guest-agent"
 
 
+@record
 class MwlidSection(Section):
     """[MWLID]: managed workload identities."""
 
@@ -209,6 +195,7 @@ class MwlidSection(Section):
     private_key_mode: str = "0644"
 
 
+@record
 class UnstableSection(Section):
     """[Unstable]: the command monitor and the host name module of the reference."""
 
@@ -225,18 +212,21 @@ class UnstableSection(Section):
     fqdn_address_interface_index: int = 0
 
 
+@record
 class ManagerSection(Section):
     """[accountManager], [addressManager]: their presence decides, so there is no default."""
 
     disable: Optional[bool] = None
 
 
+@record
 class DiagnosticsSection(Section):
     """[diagnostics]: absent by default."""
 
     enable: Optional[bool] = None
 
 
+@record
 class WsfcSection(Section):
     """[wsfc]: failover clusters; absent by default."""
 
@@ -245,7 +235,7 @@ class WsfcSection(Section):
     port: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class Problem:
     """Something in a file that was ignored."""
 
@@ -257,7 +247,7 @@ class Problem:
         return f"{self.path}: {self.text}"
 
 
-@dataclass(frozen=True)
+@record
 class Config:
     """The settings in force. ``origin`` tells for each key which layer set it."""
 
@@ -297,7 +287,7 @@ class Config:
         return tuple(rows)
 
 
-@dataclass(frozen=True)
+@record
 class Setting:
     """One key in force, for people."""
 
@@ -488,10 +478,6 @@ def _value(text: str) -> str:
         if end > 0 and (end == len(text) - 1 or text[end + 1 :].lstrip()[:1] in ("#", ";")):
             return text[1:end]
     return _COMMENT.split(text, maxsplit=1)[0].strip()
-
-
-def _items(section: object) -> Iterator[tuple[str, Any]]:
-    return section.items() if isinstance(section, Section) else iter(())
 
 
 _DEFAULTS = Config()

@@ -18,11 +18,11 @@ Source: guest-agent ``google_guest_agent/non_windows_accounts.go`` for path and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Optional
 
 from google_guest.changes import Change
+from google_guest.records import as_dict, field, record, replace
 from google_guest.ssh_keys import is_user_name
 from google_guest.state import encode_state, read_state
 from google_guest.system import System
@@ -36,7 +36,7 @@ USER_LIST = f"{DIRECTORY}/google_users"
 _LIMIT = 8 << 20
 
 
-@dataclass(frozen=True)
+@record
 class ManagedUser:
     """What the agent did for one user."""
 
@@ -59,7 +59,7 @@ class ManagedUser:
         return self.created_by_agent and self.uid == account.uid
 
 
-@dataclass(frozen=True)
+@record
 class ManagedUsers:
     """What is remembered, as far as it concerns this instance."""
 
@@ -103,13 +103,13 @@ def encode_users(users: Iterable[ManagedUser], instance_id: Optional[int]) -> by
     """Return the document's bytes."""
     rows: dict[str, dict[str, Any]] = {}
     for user in users:
-        row = asdict(user)
+        row = as_dict(user)
         del row["name"]
         rows[user.name] = {key: value for key, value in row.items() if value or key == "uid"}
     return encode_state({"users": rows}, instance_id=instance_id)
 
 
-@dataclass(frozen=True)
+@record
 class NoteIntent(Change):
     """Remember users before anything is done for them."""
 
@@ -132,7 +132,7 @@ class NoteIntent(Change):
         system.files.write_atomic(DOCUMENT, encode_users(self.users, self.instance_id), mode=0o600)
 
 
-@dataclass(frozen=True)
+@record
 class Leaving:
     """A user who is no longer wanted."""
 
@@ -143,7 +143,7 @@ class Leaving:
     """Whether the account itself has to go."""
 
 
-@dataclass(frozen=True)
+@record
 class SettleUsers(Change):
     """Remember what became of every user; planned after everything else."""
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Optional
 
+from google_guest.records import record
 from google_guest.system.files import Files
 
 OS_RELEASE_PATHS = ("/etc/os-release", "/usr/lib/os-release")
@@ -25,7 +25,7 @@ _ESCAPED_IN_QUOTES = re.compile(r"\\([$\"'\\`])")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
-@dataclass(frozen=True)
+@record
 class OsRelease:
     """What the distribution says of itself; the defaults are those of os-release(5)."""
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Optional
 
 from google_guest.changes import Outcome, apply_all
 from google_guest.features import Decision, Feature, Inputs, Plan, Stage
+from google_guest.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Pass:
     """A feature's decision, its plan and, if the plan was applied, the outcome."""
 

@@ -24,12 +24,12 @@ import enum
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Optional, Union
 
 from google_guest.booleans import parse_boolean
 from google_guest.metadata.tree import Metadata
+from google_guest.records import field, record
 
 MARKER_COMMENT = "google-ssh"
 LONGEST_LINE = 16 * 1024
@@ -65,7 +65,7 @@ _DAYS_TO_1970 = 719162
 """Days from 0001-01-01 to 1970-01-01."""
 
 
-@dataclass(frozen=True)
+@record
 class KeyLine:
     """A well-formed line."""
 
@@ -89,7 +89,7 @@ class KeyLine:
         return self.expires_at is not None and self.expires_at < now
 
 
-@dataclass(frozen=True)
+@record
 class BadLine:
     """A line that cannot be used; ``user``, ``key_type`` and ``tail`` as far as they are known."""
 
@@ -191,7 +191,7 @@ class Verdict(enum.Enum):
     DUPLICATE = "duplicate"
 
 
-@dataclass(frozen=True)
+@record
 class KeySource:
     """One attribute with key lines."""
 
@@ -203,7 +203,7 @@ class KeySource:
     """What keeps the attribute from counting; empty when it counts."""
 
 
-@dataclass(frozen=True)
+@record
 class JudgedLine:
     """One line, where it stands and what becomes of it."""
 
@@ -214,7 +214,7 @@ class JudgedLine:
     """Why the line is not accepted; empty when it is."""
 
 
-@dataclass(frozen=True)
+@record
 class WantedKeys:
     """The keys that are valid now."""
 

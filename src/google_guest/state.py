@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Optional
 
 from google_guest.changes import Change
+from google_guest.records import field, record
 from google_guest.system import System
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def encode_state(document: Mapping[str, Any], *, instance_id: Optional[int] = No
     return json.dumps(content, sort_keys=True, indent=1).encode() + b"\n"
 
 
-@dataclass(frozen=True)
+@record
 class Remember(Change):
     """Write a state document; planned last, so that it tells of success only."""
 

@@ -10,13 +10,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Optional
 
 from google_guest.changes import Change, Outcome
 from google_guest.features import BUILT_IN, Decision, Feature, Inputs, Plan
 from google_guest.metadata.tree import Metadata
 from google_guest.reconcile import Pass, run_pass
+from google_guest.records import record
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class Worker:
         return left
 
 
-@dataclass(frozen=True)
+@record
 class WholePass(Change):
     """Stands for a pass that broke before it had a plan."""
 

@@ -20,12 +20,12 @@ import datetime
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Optional, Protocol
 
 from google_guest.booleans import parse_boolean
 from google_guest.errors import GuestError
 from google_guest.metadata.errors import MetadataError, NotFound
+from google_guest.records import field, record
 from google_guest.system.files import Files
 from google_guest.system.rotation import RotatedDirectory
 
@@ -52,7 +52,7 @@ class CredentialsError(GuestError):
     """The metadata server's answer cannot be made into a complete set of files."""
 
 
-@dataclass(frozen=True)
+@record
 class Identity:
     """The certificate of this workload."""
 

@@ -63,6 +63,10 @@ def wanting(guest_debs: GuestDebs) -> Iterator[Bed]:
     condition = "[Unit]\nConditionPathExists=/run/agent-may-run\n"
     files = {f"/etc/systemd/system/{AGENT}.d/test.conf": condition}
     with Bed(debs=guest_debs, metadata=document(VIP), files=files) as running:
+        running.wait_until(
+            lambda: "tentative" not in running.run("ip -6 address").stdout,
+            what="the kernel is done with its own addresses",
+        )
         yield running
 
 

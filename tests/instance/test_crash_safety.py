@@ -37,6 +37,9 @@ DRIVER = "/usr/local/lib/kill-agent.py"
 FORWARDED = "instance/network-interfaces/0/forwarded-ips"
 Boot = Callable[..., Bed]
 
+# They share instances.
+pytestmark = pytest.mark.xdist_group("crash-safety")
+
 _DRIVER_TEXT = r'''
 """Reads {"delay": seconds} or {"finish": true}; writes {"problems": [...], "status": number}."""
 import glob, json, os, re, signal, subprocess, sys, time
@@ -45,9 +48,6 @@ MARKER = "# Added by Google"
 AGENT = "/usr/bin/google_guest_agent"
 COLONS = {"/etc/passwd": 6, "/etc/group": 3, "/etc/shadow": 8, "/etc/gshadow": 3}
 quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-# They share instances.
-pytestmark = pytest.mark.xdist_group("crash-safety")
 
 
 def text(path):

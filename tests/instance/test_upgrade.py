@@ -293,7 +293,10 @@ def test_a_user_of_debians_agent_who_leaves_later_loses_the_keys_and_keeps_the_a
     await_agent(debians)
     debians.mds.set("instance/attributes/ssh-keys", f"ada:{KEY}")
     await_no_keys(debians, "bob")
-    assert "google-sudoers" not in debians.run(["id", "-nG", "bob"]).stdout.split()
+    debians.wait_until(
+        lambda: "google-sudoers" not in debians.run(["id", "-nG", "bob"]).stdout,
+        what="the user has left the group",
+    )
     assert KEY in keys_of(debians, "ada").read_text()
     assert "google-sudoers" in debians.run(["id", "-nG", "ada"]).stdout.split()
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
@@ -27,6 +27,7 @@ from google_guest.features import Decision, Feature, Frequency, Inputs, Plan, St
 from google_guest.metadata.tree import Metadata, parse_metadata
 from google_guest.metadata.watcher import Update
 from google_guest.reconcile import Pass
+from google_guest.records import replace
 from google_guest.state import read_state
 from google_guest.status import STATUS_PATH, StatusFile
 from google_guest.system import System

@@ -185,5 +185,5 @@ def test_sections_are_immutable_and_compare_by_value() -> None:
     assert hash(section) == hash(AccountsSection(groups="x"))
     with pytest.raises(AttributeError, match="cannot be assigned"):
         section.groups = "y"
-    with pytest.raises(TypeError, match="has no key 'flux'"):
+    with pytest.raises(TypeError, match="has no field 'flux'"):
         AccountsSection(flux=True)

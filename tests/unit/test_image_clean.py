@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from google_guest import image_clean
 from google_guest.changes import apply_all
 from google_guest.changes.accounts import WriteAuthorizedKeys
 from google_guest.managed_users import ManagedUser
+from google_guest.records import replace
 from google_guest.system import System
 
 OURS = (
@@ -134,7 +134,7 @@ def test_on_the_running_machine_keys_are_withdrawn_as_the_user(tmp_path: Path) -
         is_live = True
 
     account = tree(tmp_path).accounts.local().users["ada"]
-    home = dataclasses.replace(account, home=str(tmp_path / "home/ada"))
+    home = replace(account, home=str(tmp_path / "home/ada"))
     changes = list(
         image_clean.withdrawn_keys_of(Live(), ManagedUser("ada", keys_written=True), home)
     )

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, ClassVar, Optional
 
 from google_guest.errors import GuestError
+from google_guest.records import record
 from google_guest.system import System
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ BATCH_SIZE = 64
 """Most changes that are applied in one batch, so that a stop is honoured soon."""
 
 
-@dataclass(frozen=True)
+@record
 class Change:
     """One step from what is to what is wanted."""
 
@@ -73,16 +73,16 @@ class Change:
         }
 
 
-@dataclass
 class Outcome:
     """What became of a list of changes."""
 
-    applied: list[Change] = field(default_factory=list)
-    failed: list[tuple[Change, Exception]] = field(default_factory=list)
-    left_out: list[Change] = field(default_factory=list)
-    """Not tried: an earlier change of the subject failed, or the agent stops."""
-    not_live: list[Change] = field(default_factory=list)
-    """Not tried: they need the running machine, and the system is a file tree."""
+    def __init__(self, failed: Iterable[tuple[Change, Exception]] = ()) -> None:
+        self.applied: list[Change] = []
+        self.failed: list[tuple[Change, Exception]] = list(failed)
+        self.left_out: list[Change] = []
+        """Not tried: an earlier change of the subject failed, or the agent stops."""
+        self.not_live: list[Change] = []
+        """Not tried: they need the running machine, and the system is a file tree."""
 
     @property
     def ok(self) -> bool:

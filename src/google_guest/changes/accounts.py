@@ -13,11 +13,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar, Optional
 
 from google_guest.changes import Change
 from google_guest.errors import GuestError
+from google_guest.records import field, record
 from google_guest.system import System
 from google_guest.system.accounts import Account, LocalAccounts
 from google_guest.system.commands import CommandError, CommandMissing
@@ -38,7 +38,7 @@ _NAME_IN_USE = 9
 _PIPE = re.compile(r"\s\|\s")
 
 
-@dataclass(frozen=True)
+@record
 class AccountCommand:
     """A command from a template, ready to run."""
 
@@ -71,7 +71,7 @@ def fill_template(template: str, *extra: str, **values: str) -> Optional[Account
     return AccountCommand((*argv, *extra), _filled(text, values) if len(pieces) == 2 else None)
 
 
-@dataclass(frozen=True)
+@record
 class CreateGroup(Change):
     """Make a group; one that appeared meanwhile is fine."""
 
@@ -96,7 +96,7 @@ class CreateGroup(Change):
                 raise GuestError(f"group {self.group} cannot be created: {error}") from error
 
 
-@dataclass(frozen=True)
+@record
 class InstallSudoersRule(Change):
     """Let the members of google-sudoers use sudo; a file that is there is never rewritten."""
 
@@ -128,7 +128,7 @@ class InstallSudoersRule(Change):
         system.files.write_atomic(self.path, SUDOERS_RULE.encode(), mode=0o440)
 
 
-@dataclass(frozen=True)
+@record
 class CreateUser(Change):
     """Make an account and put it into its groups."""
 
@@ -184,7 +184,7 @@ class CreateUser(Change):
                 raise first from None
 
 
-@dataclass(frozen=True)
+@record
 class JoinGroup(Change):
     """Make an existing user a member of a group; nothing else of the account changes."""
 
@@ -210,7 +210,7 @@ class JoinGroup(Change):
                 raise GuestError(f"user {self.user} cannot join {self.group}: {error}") from error
 
 
-@dataclass(frozen=True)
+@record
 class LeaveGroup(Change):
     """End a user's membership of a group."""
 
@@ -236,7 +236,7 @@ class LeaveGroup(Change):
                 raise GuestError(f"user {self.user} cannot leave {self.group}: {error}") from error
 
 
-@dataclass(frozen=True)
+@record
 class WriteAuthorizedKeys(Change):
     """Give a user's authorized_keys exactly these keys of ours, and leave the user's own alone."""
 
@@ -313,7 +313,7 @@ class WriteAuthorizedKeys(Change):
         )
 
 
-@dataclass(frozen=True)
+@record
 class DeleteUser(Change):
     """Delete an account that the agent created, and no other."""
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import ClassVar, Optional
 
 from google_guest.changes import Change
+from google_guest.records import record
 from google_guest.system import System
 
 
-@dataclass(frozen=True)
+@record
 class WriteFile(Change):
     """Give ``path`` exactly this content, mode and owner.
 
@@ -52,7 +52,7 @@ class WriteFile(Change):
         )
 
 
-@dataclass(frozen=True)
+@record
 class RemoveFile(Change):
     """Remove ``path``; one that is gone already is fine."""
 

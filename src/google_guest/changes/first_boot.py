@@ -6,12 +6,12 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar, Optional
 
 from google_guest.changes import Change, apply_one
 from google_guest.changes.platform import RunCommand
 from google_guest.errors import GuestError
+from google_guest.records import field, record
 from google_guest.system import System
 from google_guest.system.commands import CommandError
 
@@ -28,7 +28,7 @@ class KeyTypeRefused(GuestError):
     """This ssh-keygen makes no keys of the type: FIPS mode, or a type that was removed."""
 
 
-@dataclass(frozen=True)
+@record
 class GenerateHostKey(Change):
     """Replace one ssh host key by a new one.
 
@@ -111,7 +111,7 @@ class GenerateHostKey(Change):
         return [None] * len(results)
 
 
-@dataclass(frozen=True)
+@record
 class FollowUp(RunCommand):
     """Run a program because host keys are new: not without them, and not worth doing them again."""
 
@@ -128,7 +128,7 @@ class FollowUp(RunCommand):
             log.warning("cannot %s: %s", self.purpose, error)
 
 
-@dataclass(frozen=True)
+@record
 class RecordInstance(Change):
     """Write down on which instance the first boot was done; planned after everything else."""
 

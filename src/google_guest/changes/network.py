@@ -8,14 +8,13 @@ Facts: google-guest-agent internal/network/route (the fields of such a route); i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from google_guest.changes import Change
+from google_guest.records import record
 from google_guest.system import System
 from google_guest.system.netlink import LocalRoute, destination_text
 
 
-@dataclass(frozen=True)
+@record
 class _LocalRouteChange(Change):
     """What both directions share. ``device`` and ``mac`` name the interface for people."""
 
@@ -34,7 +33,7 @@ class _LocalRouteChange(Change):
         return destination_text(self.route.destination)
 
 
-@dataclass(frozen=True)
+@record
 class AddLocalRoute(_LocalRouteChange):
     """Accept traffic for an address or range on a device."""
 
@@ -51,7 +50,7 @@ class AddLocalRoute(_LocalRouteChange):
         system.network.add_local_route(self.route)
 
 
-@dataclass(frozen=True)
+@record
 class DeleteLocalRoute(_LocalRouteChange):
     """No longer accept traffic for an address or range on a device."""
 

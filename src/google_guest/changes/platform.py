@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from google_guest.changes import Change
 from google_guest.errors import GuestError
+from google_guest.records import field, record
 from google_guest.system import System
 
 
-@dataclass(frozen=True)
+@record
 class RunCommand(Change):
     """Run a program of the platform; ``purpose`` says in the imperative what for."""
 
@@ -33,7 +33,7 @@ class RunCommand(Change):
         system.run(self.argv, timeout=self.timeout)
 
 
-@dataclass(frozen=True)
+@record
 class WriteKernelValue(Change):
     """Write one attribute below /sys or /proc."""
 
@@ -60,7 +60,7 @@ class WriteKernelValue(Change):
         system.files.write_value(self.path, self.value)
 
 
-@dataclass(frozen=True)
+@record
 class PublishGuestAttribute(Change):
     """Write one guest attribute through the metadata server."""
 

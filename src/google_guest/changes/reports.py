@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from google_guest.changes import Change
 from google_guest.errors import GuestError
 from google_guest.metadata.errors import Cancelled, Forbidden, MetadataError, NotFound, Unreachable
+from google_guest.records import field, record
 from google_guest.run_memory import noted_by_this_run
 from google_guest.state import encode_state
 from google_guest.system import MetadataChannel, System
@@ -21,7 +21,7 @@ from google_guest.system import MetadataChannel, System
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@record
 class GuestAttribute:
     """One published value."""
 
@@ -35,7 +35,7 @@ class GuestAttribute:
         return f"{self.namespace}/{self.key}"
 
 
-@dataclass(frozen=True)
+@record
 class PublishGuestAttributes(Change):
     """Write guest attributes one after the other and note in ``memory_path`` how far it got.
 
@@ -87,7 +87,7 @@ class PublishGuestAttributes(Change):
             system.files.write_atomic(self.memory_path, data, mode=0o600)
 
 
-@dataclass(frozen=True)
+@record
 class SendTelemetry(Change):
     """Send one request with ``headers`` and note in ``memory_path`` when (``now``)."""
 

@@ -14,13 +14,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from google_guest import logs
 from google_guest.config import Config, load_config
 from google_guest.errors import GuestError
+from google_guest.records import record
 from google_guest.state import RUN_DIRECTORY
 from google_guest.system import System
 from google_guest.system.firmware import is_compute_engine
@@ -34,7 +34,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_ALREADY_RUNNING = 1, 2, 3
 LOCK_PATH = f"{RUN_DIRECTORY}/agent.lock"
 
 
-@dataclass(frozen=True)
+@record
 class Arguments:
     """The command line."""
 

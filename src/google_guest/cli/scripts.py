@@ -18,9 +18,9 @@ import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Optional
 
+from google_guest.records import record
 from google_guest.scripts.events import LINUX, Event
 from google_guest.system import System
 from google_guest.system.children import Stopped, end_by_signal, initial_environment, stop_signals
@@ -31,7 +31,7 @@ _SIGNALLED = 128
 _DEBUG = ("-d", "--debug")
 
 
-@dataclass(frozen=True)
+@record
 class Arguments:
     """The command line."""
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Optional
 
 from google_guest.changes import Change
 from google_guest.config import Config
 from google_guest.metadata.tree import Metadata
+from google_guest.records import record
 from google_guest.system import System
 
 BUILT_IN = "built-in"
@@ -45,7 +45,7 @@ class Frequency(enum.Enum):
     """Once for each instance id; the feature itself keeps the marker."""
 
 
-@dataclass(frozen=True)
+@record
 class Inputs:
     """Everything that a feature may look at."""
 
@@ -56,7 +56,7 @@ class Inputs:
     """The wall clock in Unix seconds."""
 
 
-@dataclass(frozen=True)
+@record
 class Decision:
     """Whether a feature runs, and who said so."""
 
@@ -67,7 +67,7 @@ class Decision:
     """``built-in``, the configuration file, ``instance metadata`` or ``project metadata``."""
 
 
-@dataclass(frozen=True)
+@record
 class Plan:
     """What a feature wants changed now."""
 
@@ -84,7 +84,7 @@ def _no_inputs(metadata: Metadata) -> Hashable:
     return ()
 
 
-@dataclass(frozen=True)
+@record
 class Feature:
     """One row of the catalog."""
 

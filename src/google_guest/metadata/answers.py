@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Optional
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -25,6 +24,7 @@ from google_guest.metadata.errors import (
     TooManyRequests,
 )
 from google_guest.metadata.exchange import Response
+from google_guest.records import record
 
 API = "/computeMetadata/v1/"
 _TARGET = re.compile(r"/[!-~]*")
@@ -36,7 +36,7 @@ _REFUSALS: Mapping[int, tuple[type[MetadataError], str]] = {
 }
 
 
-@dataclass(frozen=True)
+@record
 class Answer:
     """A JSON document and the ETag under which to wait for its successor."""
 

@@ -13,10 +13,10 @@ Source: public GCE documentation, "Predefined metadata keys" and "Boolean values
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Optional
 
 from google_guest.booleans import parse_boolean
+from google_guest.records import field, record
 
 INSTANCE_LEVEL = "instance metadata"
 PROJECT_LEVEL = "project metadata"
@@ -51,7 +51,7 @@ BOOLEAN_KEYS = frozenset(
 """Attributes whose value is read as a boolean somewhere; an unreadable one is worth a warning."""
 
 
-@dataclass(frozen=True)
+@record
 class Attributes:
     """The custom metadata of both levels; keys are verbatim, values are text."""
 

@@ -19,11 +19,11 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from google_guest.metadata.errors import Cancelled, ConnectFailed, MetadataError
+from google_guest.records import record
 
 HOST_VARIABLE = "GCE_METADATA_HOST"
 _CONNECT_FAILURES_BEFORE_PROBING = 3
@@ -34,7 +34,7 @@ SocketAddress = tuple[socket.AddressFamily, Any]
 """Family and the address in that family's own form."""
 
 
-@dataclass(frozen=True)
+@record
 class Endpoint:
     """One place at which to look for the metadata server."""
 

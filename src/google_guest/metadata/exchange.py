@@ -21,11 +21,11 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Optional
 
 from google_guest.metadata.endpoint import Endpoint, SocketAddress, addresses_of
 from google_guest.metadata.errors import BadAnswer, Cancelled, ConnectFailed, TimedOut
+from google_guest.records import field, record
 
 BODY_LIMIT = 16 * 1024 * 1024
 _HEAD_LIMIT = 64 * 1024
@@ -40,7 +40,7 @@ _IN_PROGRESS = frozenset(
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
-@dataclass(frozen=True)
+@record
 class Request:
     """What to send; ``target`` and the headers must already be free of line breaks."""
 
@@ -59,7 +59,7 @@ class Request:
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + (self.body or b"")
 
 
-@dataclass(frozen=True)
+@record
 class Response:
     """A complete answer."""
 

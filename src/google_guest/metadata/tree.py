@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Optional, TypeVar
 
 from google_guest.booleans import parse_boolean
 from google_guest.metadata.attributes import BOOLEAN_KEYS, Attributes
+from google_guest.records import field, record
 
 DEFAULT_UNIVERSE = "googleapis.com"
 _LARGEST_ID = 2**64 - 1
@@ -39,7 +39,7 @@ _CREATED_BY = re.compile(
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
+@record
 class NetworkInterface:
     """One virtual NIC; ``index`` is its position in metadata, 0 is the primary one."""
 
@@ -65,7 +65,7 @@ class NetworkInterface:
     """Opaque; present on a NIC with IPv6, a new value asks for a new lease."""
 
 
-@dataclass(frozen=True)
+@record
 class VlanNetworkInterface:
     """One VLAN sub-interface of a NIC."""
 
@@ -82,7 +82,7 @@ class VlanNetworkInterface:
     dhcpv6_refresh: Optional[str] = None
 
 
-@dataclass(frozen=True)
+@record
 class ServiceAccount:
     """A service account whose tokens the instance may ask for."""
 
@@ -93,7 +93,7 @@ class ServiceAccount:
     scopes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class InstanceGroupManager:
     """The managed instance group that made this instance, from attribute ``created-by``."""
 
@@ -103,7 +103,7 @@ class InstanceGroupManager:
     region: Optional[str] = None
 
 
-@dataclass(frozen=True)
+@record
 class Instance:
     """Everything below ``instance/`` that somebody reads."""
 
@@ -129,7 +129,7 @@ class Instance:
     created_by: Optional[InstanceGroupManager] = None
 
 
-@dataclass(frozen=True)
+@record
 class Project:
     """Everything below ``project/``."""
 
@@ -138,7 +138,7 @@ class Project:
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
 
 
-@dataclass(frozen=True)
+@record
 class Metadata:
     """The whole tree at one moment; equal when nothing that anybody reads has changed."""
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Optional
 
 from google_guest.metadata.answers import Answer
@@ -24,6 +23,7 @@ from google_guest.metadata.errors import Cancelled, ConnectFailed, MetadataError
 from google_guest.metadata.retries import ReadRetries, WatchPauses
 from google_guest.metadata.streak import Streak
 from google_guest.metadata.tree import Metadata, parse_metadata
+from google_guest.records import record
 
 _QUICK = 1.0
 _CHANGES_APART = 0.02
@@ -35,7 +35,7 @@ _TICK_SHARE = 0.9
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@record
 class Update:
     """The tree as it is now."""
 

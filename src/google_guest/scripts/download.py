@@ -23,11 +23,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from google_guest.errors import GuestError
+from google_guest.records import record
 from google_guest.scripts.proxies import proxy_for
 from google_guest.scripts.storage_url import shown_url
 
@@ -54,7 +54,7 @@ class DownloadError(GuestError):
         super().__init__(message)
 
 
-@dataclass(frozen=True)
+@record
 class DownloadLimits:
     """How patient a download is; all in seconds but the number of lookups."""
 
@@ -65,7 +65,7 @@ class DownloadLimits:
     idle: float = IDLE_SECONDS
 
 
-@dataclass(frozen=True)
+@record
 class _Target:
     """What one request asks for; ``headers`` are for this host only."""
 

@@ -9,13 +9,14 @@ for a network that comes late.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from google_guest.records import record
 
 URL_SUFFIX = "-url"
 _WINDOWS_KINDS = ("ps1", "cmd", "bat", "url")
 
 
-@dataclass(frozen=True)
+@record
 class Patience:
     """How long an event waits for others; all in seconds."""
 
@@ -29,7 +30,7 @@ class Patience:
     """For publishing one result as a guest attribute."""
 
 
-@dataclass(frozen=True)
+@record
 class Event:
     """One occasion on which scripts run."""
 

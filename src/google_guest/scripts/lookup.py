@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from google_guest.metadata.errors import BadAnswer, MetadataError, NotFound
+from google_guest.records import field, record
 from google_guest.scripts.events import Event, Patience
 from google_guest.scripts.output import Console
 
@@ -34,7 +34,7 @@ class AttributeSource(Protocol):
         """Return the document at ``path``."""
 
 
-@dataclass(frozen=True)
+@record
 class Script:
     """One script of an event: its key and the text, or address, that metadata has for it."""
 

@@ -21,14 +21,13 @@ an instance to be ready (packer-plugin-googlecompute issue 45).
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
 from google_guest.errors import GuestError
+from google_guest.records import as_dict, record, replace
 from google_guest.scripts.output import Console
 from google_guest.state import RUN_DIRECTORY
 from google_guest.system import System
@@ -47,7 +46,7 @@ class AttributeSink(Protocol):
         """Make one request."""
 
 
-@dataclass(frozen=True)
+@record
 class ScriptResult:
     """One script's entry."""
 
@@ -61,7 +60,7 @@ class ScriptResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry as it is written."""
-        return dataclasses.asdict(self)
+        return as_dict(self)
 
 
 class ResultFile:
@@ -86,7 +85,7 @@ class ResultFile:
     def end(self, **outcome: Any) -> ScriptResult:
         """Note the outcome (fields of ``ScriptResult``) of the script that began last."""
         began = self._scripts[-1]
-        self._scripts[-1] = dataclasses.replace(began, **outcome)
+        self._scripts[-1] = replace(began, **outcome)
         self._write(RUNNING, None)
         return self._scripts[-1]
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from google_guest.errors import GuestError
+from google_guest.records import record
 from google_guest.scripts.events import Event, is_url_key
 from google_guest.scripts.output import Console, ScriptOutput, rendered
 from google_guest.version import version
@@ -54,7 +54,7 @@ _SIGNAL_WORDS: Mapping[int, str] = {
 }
 
 
-@dataclass(frozen=True)
+@record
 class Run:
     """What one run of an event works with."""
 

@@ -11,14 +11,15 @@ Source: guest-agent ``google_metadata_script_runner/main.go``; execve(2) and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Optional
+
+from google_guest.records import record
 
 _LEADING = " \n\v\f\t\r"
 _MARK = "\ufeff"
 
 
-@dataclass(frozen=True)
+@record
 class PreparedScript:
     """The bytes for the file, and whether their line ends were converted."""
 
@@ -26,7 +27,7 @@ class PreparedScript:
     converted: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Shebang:
     """The interpreter of a script and at most one argument for it."""
 

@@ -21,11 +21,11 @@ Cloud Storage documentation, "Request endpoints" and "Encoding URL path parts".
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Optional, Union
 from urllib.parse import quote, unquote_to_bytes
 
 from google_guest.errors import GuestError
+from google_guest.records import record
 
 DEFAULT_UNIVERSE = "googleapis.com"
 _BUCKET = r"[a-z0-9][-_.a-z0-9]*"
@@ -42,7 +42,7 @@ class BadScriptUrl(GuestError):
     """The value is no address that a script can be fetched from."""
 
 
-@dataclass(frozen=True)
+@record
 class StorageObject:
     """An object in Cloud Storage; ``name`` is its real, decoded name."""
 
@@ -57,7 +57,7 @@ class StorageObject:
         return f"https://storage.{universe}/{self.bucket}/{path}{query}"
 
 
-@dataclass(frozen=True)
+@record
 class WebAddress:
     """Any other http or https address, as it is."""
 

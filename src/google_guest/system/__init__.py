@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Protocol
@@ -53,13 +52,18 @@ class MetadataChannel(Protocol):
         """Send one request that carries ``headers`` and whose answer does not matter."""
 
 
-@dataclass
 class System:
     """One guest: the running machine, or a file tree that is not booted."""
 
-    root: Path = Path("/")
-    runner: CommandRunner = run_command
-    channel: Optional[MetadataChannel] = None
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        runner: CommandRunner = run_command,
+        channel: Optional[MetadataChannel] = None,
+    ) -> None:
+        self.root = root
+        self.runner = runner
+        self.channel = channel
 
     @property
     def is_live(self) -> bool:

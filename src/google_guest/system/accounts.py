@@ -14,12 +14,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Optional, Union
 
 from google_guest.errors import GuestError
+from google_guest.records import record
 from google_guest.system.commands import CommandError, CommandMissing, program_argv
 from google_guest.system.files import Files
 
@@ -42,7 +42,7 @@ class LookupFailed(GuestError):
     """The name service answered neither with an entry nor with its absence."""
 
 
-@dataclass(frozen=True)
+@record
 class Account:
     """A line of passwd(5) without the password field."""
 
@@ -53,7 +53,7 @@ class Account:
     shell: str
 
 
-@dataclass(frozen=True)
+@record
 class Group:
     """A line of group(5)."""
 
@@ -62,7 +62,7 @@ class Group:
     members: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@record
 class LocalAccounts:
     """What the local files say at one moment. Of two entries of one name the first counts."""
 

@@ -24,9 +24,10 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Optional, Protocol
+
+from google_guest.records import record
 
 DRAIN_SECONDS = 2.0
 """How long the pipe is read after the script's end before a relay takes over."""
@@ -53,7 +54,7 @@ class OutputSink(Protocol):
         """Take note that no more bytes come."""
 
 
-@dataclass(frozen=True)
+@record
 class Ending:
     """How a child ended: by itself with a status, or by a signal."""
 
@@ -62,7 +63,7 @@ class Ending:
     core_dumped: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Child:
     """A running child and the read end of its output."""
 

@@ -13,17 +13,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Optional
 
 from google_guest.errors import GuestError
+from google_guest.records import record
 
 DEFAULT_TIMEOUT = 60.0
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STDERR_SHOWN = 400
 
 
-@dataclass(frozen=True)
+@record
 class Completed:
     """A finished command: its arguments, exit status (negative: the signal) and decoded output."""
 

@@ -11,10 +11,10 @@ import json
 import os
 from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
 from google_guest.errors import GuestError
+from google_guest.records import as_dict, record
 from google_guest.system import System, home_writer
 from google_guest.system.accounts import Account
 from google_guest.system.commands import CommandError, CommandMissing, program_argv
@@ -55,7 +55,7 @@ class HomeError(GuestError):
     """A user's keys could not be written; the message says why."""
 
 
-@dataclass(frozen=True)
+@record
 class HomeTask:
     """What one user's authorized_keys shall be."""
 
@@ -69,7 +69,7 @@ class HomeTask:
     unterminated: Optional[int] = None
 
 
-@dataclass(frozen=True)
+@record
 class Look:
     """What is at a home's authorized_keys."""
 
@@ -179,7 +179,7 @@ def _ask(system: System, action: str, tasks: Sequence[HomeTask]) -> dict[str, di
     """Run the writer for ``tasks`` and return its answer for each name."""
     if not tasks:
         return {}
-    rows = [{**asdict(task), "home": system.files.host_path(task.home)} for task in tasks]
+    rows = [{**as_dict(task), "home": system.files.host_path(task.home)} for task in tasks]
     request = json.dumps({"action": action, "tasks": rows})
     problem = "the writing process gave no answer"
     lines: Sequence[str] = ()

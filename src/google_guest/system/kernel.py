@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+
+from google_guest.records import record
 
 
-@dataclass(frozen=True)
+@record
 class KernelFacts:
     """Name, release, version and machine; ``6.1.0-18-amd64``, ``#1 SMP ...``, ``x86_64``."""
 

@@ -12,13 +12,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Optional
 
+from google_guest.records import record
 from google_guest.system.files import Files
 
 
-@dataclass(frozen=True)
+@record
 class RotatedDirectory:
     """The link and the names beside it: ``<contents_prefix><stamp>``, ``<link_prefix><stamp>``."""
 

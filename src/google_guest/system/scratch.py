@@ -21,11 +21,11 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Optional
 
 from google_guest.errors import GuestError
+from google_guest.records import record
 from google_guest.system.files import Files
 
 PREFIX = "metadata-scripts"
@@ -39,7 +39,7 @@ class NoScratchSpace(GuestError):
     """No base can take a private directory."""
 
 
-@dataclass(frozen=True)
+@record
 class Base:
     """A directory below which private ones are made; ``create``: make it (0700) when missing."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 from pathlib import Path
 from typing import Any, Optional, cast
@@ -18,6 +17,7 @@ from google_guest.features import Inputs, Plan, Stage
 from google_guest.features.linux import forwarded_addresses
 from google_guest.features.linux.forwarded_addresses import FEATURE, parse_address
 from google_guest.metadata.tree import Metadata, parse_metadata
+from google_guest.records import replace
 from google_guest.state import Remember
 from google_guest.system import System
 from google_guest.system.files import Files
@@ -67,7 +67,7 @@ class KernelTable:
 
     def add_local_route(self, entry: LocalRoute) -> None:
         metric = 1024 if entry.family is Family.IPV6 else 0
-        self.present.append(dataclasses.replace(entry, metric=metric))
+        self.present.append(replace(entry, metric=metric))
 
     def delete_local_route(self, entry: LocalRoute) -> None:
         self.present.remove(entry)
@@ -366,8 +366,8 @@ def test_an_ipv6_address_moves_to_another_nic_in_one_plan(root: Path) -> None:
 @pytest.mark.parametrize(
     ("link", "reason"),
     [
-        (dataclasses.replace(ETH0, is_up=False), "eth0 is down"),
-        (dataclasses.replace(ETH0, has_ipv6=False), "eth0 has IPv6 disabled"),
+        (replace(ETH0, is_up=False), "eth0 is down"),
+        (replace(ETH0, has_ipv6=False), "eth0 has IPv6 disabled"),
     ],
 )
 def test_ipv6_waits_for_a_device_that_cannot_take_it_and_ipv4_does_not(
@@ -543,7 +543,7 @@ def test_configuration_beats_instance_beats_project_beats_the_daemon_switch(
     document: dict[str, Any] = {"instance": {"attributes": attributes}}
     if project is not None:
         document["project"] = {"attributes": {"disable-address-manager": project}}
-    given = dataclasses.replace(given, metadata=parse_metadata(document))
+    given = replace(given, metadata=parse_metadata(document))
     decision = FEATURE.enabled(given)
     assert (decision.on, decision.layer) == (on, layer)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 from unit.scripts.web import Certificate, Web, make_certificate
 
 from google_guest.cli.scripts import parse_arguments, run
+from google_guest.records import replace
 from google_guest.scripts.events import Patience
 from google_guest.system import System
 from metadata_server.emulator import Emulator
@@ -56,8 +56,8 @@ class ScriptGuest:
     def run(self, *words: str, patience: Optional[Patience] = None) -> Told:
         arguments = parse_arguments(words or ["startup"])
         if patience is not None:
-            event = dataclasses.replace(arguments.event, patience=patience)
-            arguments = dataclasses.replace(arguments, event=event)
+            event = replace(arguments.event, patience=patience)
+            arguments = replace(arguments, event=event)
         log = self.root / "log"
         with log.open("wb") as file:
             status = run(

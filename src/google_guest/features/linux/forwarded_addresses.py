@@ -26,7 +26,6 @@ import ipaddress
 import logging
 import re
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Optional
 
 from google_guest.changes import Change
@@ -35,6 +34,7 @@ from google_guest.config import Config, IpForwardingSection
 from google_guest.errors import GuestError
 from google_guest.features import BUILT_IN, Decision, Feature, Inputs, Plan, Stage
 from google_guest.metadata.tree import Metadata, NetworkInterface
+from google_guest.records import record
 from google_guest.state import RUN_DIRECTORY, Remember, read_state
 from google_guest.system import System
 from google_guest.system.netlink import (
@@ -83,7 +83,7 @@ _NEVER_LOCAL = tuple(
 )
 
 
-@dataclass(frozen=True)
+@record
 class WantedAddresses:
     """What one interface shall accept, and what was refused, for people."""
 
@@ -206,7 +206,7 @@ def plan(inputs: Inputs) -> Plan:
     )
 
 
-@dataclass(frozen=True)
+@record
 class _Device:
     """A device that metadata names, and what it shall accept."""
 

@@ -11,9 +11,9 @@ import os
 import re
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Optional
 
+from google_guest.records import record
 from google_guest.system.netlink import wire
 
 RTM_NEWLINK = 16
@@ -45,7 +45,7 @@ _MAC_TEXT = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@record
 class Link:
     """A network device of this network namespace.
 

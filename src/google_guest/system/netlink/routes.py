@@ -14,9 +14,9 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Optional, Union
 
+from google_guest.records import record
 from google_guest.system.netlink import wire
 
 IPNetwork = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -54,7 +54,7 @@ class Family(enum.IntEnum):
         return 32 if self is Family.IPV4 else 128
 
 
-@dataclass(frozen=True)
+@record
 class LocalRoute:
     """An entry of type local in the table local.
 

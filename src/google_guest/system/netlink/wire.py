@@ -15,8 +15,9 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Optional, Protocol, TypeVar
+
+from google_guest.records import record
 
 # The values of Linux, spelled out because socket lacks them on the other systems this imports on.
 AF_NETLINK = 16
@@ -87,7 +88,7 @@ OpenSocket = Callable[[int], RouteSocket]
 """Opens a socket that is subscribed to the groups of a bit mask (0: none)."""
 
 
-@dataclass(frozen=True)
+@record
 class Message:
     """One netlink message without its header's length."""
 

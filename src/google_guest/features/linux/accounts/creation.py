@@ -6,7 +6,6 @@ five times faster than a gpasswd for each group. Changed templates are followed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Optional
 
 from google_guest.changes.accounts import (
@@ -17,13 +16,14 @@ from google_guest.changes.accounts import (
     fill_template,
 )
 from google_guest.config import AccountsSection
+from google_guest.records import record
 from google_guest.system import System
 from google_guest.system.accounts import LocalAccounts
 
 _BUILT_IN = AccountsSection()
 
 
-@dataclass(frozen=True)
+@record
 class Creation:
     """How a user is made, or why it cannot be."""
 
@@ -31,7 +31,7 @@ class Creation:
     problem: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class _Ids:
     """Numbers that the account must get."""
 

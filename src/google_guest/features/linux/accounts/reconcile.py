@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Optional
 
 from google_guest.changes import Change
@@ -42,6 +41,7 @@ from google_guest.managed_users import (
     read_managed_users,
 )
 from google_guest.metadata.tree import Metadata
+from google_guest.records import record, replace
 from google_guest.ssh_keys import KeyLine, parse_key_line
 from google_guest.system import System
 from google_guest.system.homes import account_problem, home_problem, is_read_only, unterminated_mark
@@ -116,7 +116,7 @@ def plan(inputs: Inputs) -> Plan:
     return Plan(tuple(changes), recheck_at, tuple(dict.fromkeys(notes)))
 
 
-@dataclass(frozen=True)
+@record
 class _Part:
     """What is due for one user."""
 

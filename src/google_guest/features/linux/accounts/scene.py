@@ -6,11 +6,11 @@ import enum
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 from google_guest.changes.accounts import SUDOERS_GROUP
 from google_guest.config import Config
+from google_guest.records import record
 from google_guest.system import System
 from google_guest.system.accounts import Account, LocalAccounts, LookupFailed
 from google_guest.system.homes import Look, home_problem, look_as_users, look_at
@@ -33,7 +33,7 @@ class SudoGroup(enum.Enum):
     UNKNOWN = "not looked up: the name service does not answer"
 
 
-@dataclass(frozen=True)
+@record
 class Scene:
     """The machine as one pass sees it."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Optional
 
 from google_guest.config import Config
 from google_guest.metadata.tree import Metadata
+from google_guest.records import record
 from google_guest.ssh_keys import (
     BadLine,
     KeyLine,
@@ -26,7 +26,7 @@ _LAST_YEAR = 9999
 """sshd reads four digits."""
 
 
-@dataclass(frozen=True)
+@record
 class WantedUsers:
     """The users who shall be able to log in, and the lines for their authorized_keys."""
 
@@ -35,7 +35,7 @@ class WantedUsers:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class KeyExplanation:
     """One line of metadata and what becomes of it, for people."""
 

@@ -41,6 +41,15 @@ def built_there(
 ) -> Iterator[dict[str, Path]]:
     """The packages that the suite's own tools make of the tree, unpacked, by name."""
     folder = Path(tempfile.mkdtemp(prefix="guest-build-"))
+    try:
+        yield build_in(folder, suite, frozen_tree, tmp_path_factory)
+    finally:
+        cache.remove_tree(folder)
+
+
+def build_in(
+    folder: Path, suite: str, frozen_tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     base = roots.base(suite, extra=(*BUILD_PACKAGES, *PLUG_IN[suite]))
     system = Chroot([base], folder)
     tarball = tmp_path_factory.mktemp("tarball") / "release.tar.gz"
@@ -62,8 +71,7 @@ def built_there(
         name = deb.name.split("_")[0]
         trees[name] = tmp_path_factory.mktemp(suite) / name
         run_command(["dpkg-deb", "-R", str(deb), str(trees[name])], purpose="unpack a package")
-    yield trees
-    cache.remove_tree(folder)
+    return trees
 
 
 @pytest.mark.xdist_group("suites")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import ClassVar, Optional
 
@@ -82,6 +81,9 @@ class RemoveFile(Change):
 
 def line_difference(old: bytes, new: bytes) -> tuple[str, ...]:
     """Return ``new`` against ``old`` as lines that start with a blank, ``-`` or ``+``."""
+    # Only people who look at a plan need it.
+    import difflib
+
     lines = difflib.unified_diff(_lines(old), _lines(new), lineterm="", n=2)
     return tuple(line for line in _without_headers(lines))
 

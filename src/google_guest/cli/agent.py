@@ -95,8 +95,8 @@ def _serve(system: System, manager: ServiceManager, sink: logs.Sink) -> int:
         flush_logs=sink.flush,
     )
     # Everything is imported: what lives now lives on, so the collector need not look at it again.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     return agent.run()
 
 

@@ -14,7 +14,6 @@ by hand because loading ``argparse`` costs as much as everything else here toget
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -51,8 +50,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """
     if argv is not None:
         return _main(list(argv))
-    # What is imported stays, and the copying of output makes no cycles to collect.
-    gc.disable()
     status = _main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

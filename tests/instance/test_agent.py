@@ -354,17 +354,15 @@ def traced(guest_debs: GuestDebs) -> Iterator[tuple[Bed, list[str]]]:
 
 
 def own_calls(trace: Sequence[str], names: str) -> list[str]:
-    """The successful calls of the agent itself: not of the programs that it started."""
+    """The successful calls of the project's own code: not of the platform's programs."""
     others: set[str] = set()
     found = []
-    agent_seen = False
     for line in trace:
         pid, _, call = line.partition(" ")
         call = call.strip()
-        if call.startswith("execve(") and call.endswith("= 0"):
-            if agent_seen:
-                others.add(pid)
-            agent_seen = True
+        if call.startswith("execve("):
+            ours = "google_guest" in call
+            others = others - {pid} if ours else others | {pid}
         elif pid not in others and re.match(f"(?:{names})\\(", call) and "= -1" not in call:
             found.append(call)
     return found

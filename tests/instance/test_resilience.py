@@ -180,15 +180,11 @@ def many_changes(debs: GuestDebs) -> Observed:
             if not warm and seconds > MINUTE / 5:
                 # Until here everything has been needed once.
                 warm, seen.rounds = True, 0
-                seen.before = agent_service.resources(guest, pid)
+                seen.before = resources_between_passes(guest, pid)
             change(guest, number)
             seen.rounds += 1
             last = guest.mds.wait_for_request("", 10, since=last)
-        await_long_poll(guest)
-        guest.wait_until(
-            lambda: agent_service.resources(guest, pid).threads == 2, what="every pass has ended"
-        )
-        seen.after = agent_service.resources(guest, pid)
+        seen.after = resources_between_passes(guest, pid)
         seen.same_process = agent_service.main_pid(guest) == pid
         seen.lines = agent_service.log_lines(guest)
     return seen
@@ -210,6 +206,19 @@ def seconds_to_ready(guest: Bed) -> float:
     names = ("ExecMainStartTimestampMonotonic", "ActiveEnterTimestampMonotonic")
     started, ready = (int(guest.unit_property(AGENT, name)) for name in names)
     return (ready - started) / 1e6
+
+
+def resources_between_passes(guest: Bed, pid: int) -> Resources:
+    """What the agent holds when no feature has a thread: the loop and the watch are left."""
+
+    def held() -> Optional[Resources]:
+        found = agent_service.resources(guest, pid)
+        return found if found.threads == 2 else None
+
+    await_long_poll(guest)
+    found = guest.wait_until(held, what="every pass has ended")
+    assert found is not None
+    return found
 
 
 def peak_memory(guest: Bed, pid: int) -> int:

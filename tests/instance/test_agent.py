@@ -341,7 +341,8 @@ def traced(guest_debs: GuestDebs) -> Iterator[tuple[Bed, list[str]]]:
     calls = "creat,open,openat,mkdir,mkdirat,mknod,mknodat,chmod,fchmod,fchmodat,execve"
     command = f"/usr/bin/strace -f --seccomp-bpf -o {trace} -e trace={calls} -s 256 {PROGRAM}"
     # The modes must not be the umask's doing.
-    drop_in = f"[Service]\nUMask=0000\nNotifyAccess=all\nExecStart=\nExecStart={command}\n"
+    settings = ("UMask=0000", "NotifyAccess=all", "KillMode=control-group", "ExecStart=")
+    drop_in = "\n".join(["[Service]", *settings, f"ExecStart={command}", ""])
     attributes = {
         "ssh-keys": f"ada:{KEY}",
         "enable-guest-attributes": "TRUE",

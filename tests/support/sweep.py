@@ -6,9 +6,11 @@ A bed whose owner (process id and start time in its state) is gone is swept by t
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from support.network import namespaces, remove_namespace
 
 PREFIX = "ggbed-"
 BEDS = Path("/run/google-guest-beds")
+_CGROUP_TIMEOUT = 5.0
 
 
 def cgroup_root() -> Path:
@@ -88,7 +91,16 @@ def remove_remains(name: str) -> None:
 def remove_cgroup(path: Path) -> None:
     """Remove a cgroup without processes, its children first."""
     for folder, _, _ in os.walk(path, topdown=False):
-        os.rmdir(folder)
+        deadline = time.monotonic() + _CGROUP_TIMEOUT
+        while True:
+            try:
+                os.rmdir(folder)
+                break
+            except OSError as error:
+                # The kernel counts processes that have just ended for a moment longer.
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
 
 def remove_directory(directory: Path) -> None:

@@ -60,7 +60,7 @@ def request_target(path: str, query: Optional[Mapping[str, str]] = None) -> str:
 
 def named(path: str) -> str:
     """Return ``path`` as messages show it."""
-    return "".join(char if " " < char <= "~" else "?" for char in path[:200]) or "metadata"
+    return "".join(char if " " < char <= "~" else "?" for char in path[:200]) or "the root"
 
 
 def is_genuine(response: Response) -> bool:

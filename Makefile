@@ -57,7 +57,7 @@ lint: $(VENV)/made deb ## format, types, floors, shell, manual pages, packages
 	tools/lint $(VENV)
 
 test: setup lint deb ## everything: lint, then every tier of tests that this machine can run
-	$(TEST) -n 2 --dist loadgroup $(TIERS) $(PYTEST_ARGS)
+	$(TEST) -n 2 --dist loadfile $(TIERS) $(PYTEST_ARGS)
 
 bench: $(VENV)/made deb ## figures beside those of the reference packages
 	benchmarks/run

@@ -362,7 +362,7 @@ def ssh_argv(user: str, address: str, key: Optional[Key], options: Sequence[str]
     return [*argv, "-l", user, address, "--"]
 
 
-def kill_cgroup(path: Path, *, timeout: float = 5.0) -> None:
+def kill_cgroup(path: Path, *, timeout: float = 20.0) -> None:
     """End every process of a cgroup and its children, and wait until they are gone."""
     deadline = time.monotonic() + timeout
     while True:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,8 @@ CLOCK_ON = "[Daemons]\nclock_skew_daemon = true\n"
 UTC = "0.0 0 0.0\n0\nUTC\n"
 LOCAL = "0.0 0 0.0\n0\nLOCAL\n"
 CREDENTIALS = "/run/secrets/workload-spiffe-credentials"
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0 ada"
 
 Boot = Callable[..., Bed]
 
@@ -75,12 +78,47 @@ def restart(guest: Bed) -> None:
 # Kernel settings and platform scripts.
 
 
-def test_io_scheduler_of_every_device_is_none(boot: Boot) -> None:
+DISK = "/sys/block/test0"
+"""A device with several queues beside those of the host, which may have none."""
+OVERCOMMIT = "/proc/sys/vm/overcommit_memory"
+
+
+def test_io_scheduler_of_a_disk_is_none(boot: Boot) -> None:
     guest = boot(sysfs=Sysfs.CAPTURED)
     await_pass(guest, "io-scheduler")
+    guest.run(["systemctl", "stop", AGENT])
+    guest.run(f"rm {STATUS}; mkdir -p {DISK}/mq {DISK}/queue")
+    guest.run(f"echo '[mq-deadline] none' >{DISK}/queue/scheduler")
+    guest.run(["systemctl", "start", AGENT])
+    await_pass(guest, "io-scheduler")
+    assert guest.run(["cat", f"{DISK}/queue/scheduler"]).stdout.startswith("none")
     for path in guest.run("ls -d /sys/block/*/mq").stdout.split():
         scheduler = guest.run(["cat", path.replace("/mq", "/queue/scheduler")]).stdout
         assert scheduler.startswith(("none", "[none]"))
+
+
+def overcommit_machine(boot: Boot, *, config: str = "") -> Bed:
+    """An instance of a machine type with overcommit, whose kernel setting is a file of its own."""
+    guest = boot(config=config)
+    guest.run(["systemctl", "stop", AGENT])
+    guest.run(f"echo 0 >/run/overcommit; mount --bind /run/overcommit {OVERCOMMIT}")
+    guest.run(["systemctl", "start", AGENT])
+    await_pass(guest, "overcommit")
+    return guest
+
+
+def test_overcommit_is_on_and_what_somebody_set_is_repaired_by_the_next_start(boot: Boot) -> None:
+    guest = overcommit_machine(boot)
+    assert guest.path("/run/overcommit").read_text().startswith("1")
+    guest.run("echo 2 >/run/overcommit")
+    restart(guest)
+    await_pass(guest, "overcommit")
+    assert guest.path("/run/overcommit").read_text().startswith("1")
+
+
+def test_overcommit_that_is_switched_off_is_left_alone(boot: Boot) -> None:
+    guest = overcommit_machine(boot, config="[InstanceSetup]\nset_overcommit = false\n")
+    assert guest.path("/run/overcommit").read_text() == "0\n"
 
 
 def test_platform_scripts_run_once_per_boot(boot: Boot) -> None:
@@ -235,3 +273,50 @@ def test_unconfigured_workload_certificates_fail_no_unit_and_keep_the_old_ones(
     guest.run(["systemctl", "start", REFRESH])
     assert guest.unit_property(REFRESH, "Result") == "success"
     assert guest.run(["cat", f"{CREDENTIALS}/certificates.pem"]).stdout == "CERT 1\n"
+
+
+@pytest.mark.parametrize("unit", ["google-startup-scripts.service", REFRESH])
+def test_a_service_that_waits_for_a_silent_metadata_server_stops_within_five_seconds(
+    boot: Boot, unit: str
+) -> None:
+    guest = boot()
+    guest.drop_metadata_packets()
+    guest.run(["systemctl", "start", "--no-block", unit])
+    guest.wait_until(
+        lambda: guest.unit_property(unit, "ActiveState") == "activating", what="it waits"
+    )
+    guest.wait_until(lambda: guest.unit_property(unit, "MainPID") != "0", what="it runs")
+    began = time.monotonic()
+    guest.run(["systemctl", "stop", unit])
+    assert time.monotonic() - began < 5
+    assert guest.unit_property(unit, "ActiveState") in ("inactive", "failed")
+
+
+@pytest.fixture(scope="module")
+def quiet(guest_debs: GuestDebs) -> Iterator[Bed]:
+    """An instance in which no program of ours runs by itself."""
+    attributes = {"ssh-keys": f"ada:{KEY}"}
+    with Bed(debs=guest_debs, metadata=instance_document(attributes=attributes)) as guest:
+        guest.run(["systemctl", "stop", AGENT, "gce-workload-cert-refresh.timer", REFRESH])
+        yield guest
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "google_guest_agent --once",
+        "google-guest plan",
+        "google-guest keys",
+        "google-guest apply",
+        "google_metadata_authorized_keys ada",
+        "google_metadata_script_runner startup",
+        "gce_workload_cert_refresh",
+    ],
+)
+def test_every_program_asks_the_server_that_the_environment_names(quiet: Bed, program: str) -> None:
+    before = quiet.mds.request_count
+    quiet.run(f"GCE_METADATA_HOST=metadata.google.internal {program}")
+    hosts = {
+        request.headers.get("Host") for request in quiet.mds.requests() if request.number > before
+    }
+    assert hosts == {"metadata.google.internal"}

@@ -181,6 +181,7 @@ def test_the_repair_of_a_route_does_not_keep_the_agent_busy(boot: Boot) -> None:
         ("networkd", "systemctl restart systemd-networkd"),
         ("networkd", "networkctl reconfigure eth0"),
         ("NetworkManager", "nmcli connection up ifname eth0"),
+        ("NetworkManager", "systemctl restart NetworkManager"),
     ],
 )
 def test_a_network_service_that_starts_over_costs_routes_for_two_seconds_at_most(
@@ -236,6 +237,29 @@ def test_the_switches_of_the_address_manager(
     attributes = {} if attribute is None else {"disable-address-manager": attribute}
     guest = boot(nic(0, forwardedIps=[VIP]), config=config, attributes=attributes)
     assert local_routes(guest) == ([(VIP, "eth0")] if routed else [])
+
+
+def test_the_instance_overrules_the_project_s_attribute(boot: Boot) -> None:
+    guest = boot(nic(0, forwardedIps=[VIP]), attributes={"disable-address-manager": "false"})
+    guest.mds.set("project/attributes/disable-address-manager", "true")
+    guest.run(["systemctl", "restart", AGENT])
+    assert local_routes(guest) == [(VIP, "eth0")]
+    guest.mds.delete("instance/attributes/disable-address-manager")
+    guest.wait_until(
+        lambda: "forwarded-addresses: off" in guest.journal(AGENT), what="the project's is in force"
+    )
+
+
+def test_an_address_that_the_interface_has_is_left_to_it(boot: Boot) -> None:
+    own = "192.0.2.50"
+    guest = boot(nic(0))
+    guest.run(f"ip address add {own}/32 dev eth0")
+    before = guest.run("ip -o address show dev eth0; ip route show table local").stdout
+    guest.mds.replace(document(nic(0, forwardedIps=[own, VIP])))
+    await_routes(guest, (VIP, "eth0"))
+    guest.mds.replace(document(nic(0)))
+    await_routes(guest)
+    assert guest.run("ip -o address show dev eth0; ip route show table local").stdout == before
 
 
 def test_clearing_the_attribute_brings_the_routes(boot: Boot) -> None:

@@ -186,6 +186,28 @@ def test_megabyte_line_arrives_complete(boot: Boot) -> None:
     assert output(guest)[-1] == "done"
 
 
+def test_megabyte_line_costs_the_runner_no_memory(boot: Boot) -> None:
+    facts = "tr '\\0' ' ' </proc/$PPID/cmdline; grep VmHWM /proc/$PPID/status"
+    guest = boot({"startup-script": f"head -c 1048576 /dev/zero | tr '\\0' x; echo; {facts}"})
+    runner, peak, unit = output(guest)[-1].rsplit(maxsplit=2)
+    assert "google_metadata_script_runner" in runner
+    assert unit == "kB" and int(peak) < 64 << 10
+
+
+def test_runner_that_is_killed_leaves_no_script_behind_at_the_next_run(boot: Boot) -> None:
+    guest = boot({})
+    run_again(guest, "echo began; sleep 600", wait=False)
+    await_line(guest, "startup-script: began")
+    guest.run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", STARTUP])
+    guest.wait_until(
+        lambda: guest.unit_property(STARTUP, "ActiveState") != "activating", what="it has ended"
+    )
+    guest.run("pkill -x sleep; systemctl reset-failed", check=False)
+    run_again(guest, "echo again")
+    await_line(guest, "startup-script: again")
+    assert guest.run("ls -d /tmp/metadata-scripts*", check=False).stdout == ""
+
+
 @pytest.mark.parametrize("command", ["restart", "stop"])
 def test_shutdown_unit_that_is_only_restarted_runs_nothing(boot: Boot, command: str) -> None:
     guest = boot({"shutdown-script": "echo ran >>/var/lib/ran"})

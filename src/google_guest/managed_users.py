@@ -148,6 +148,9 @@ class SettleUsers(Change):
     """Remember what became of every user; planned after everything else."""
 
     needs_live_system: ClassVar[bool] = True
+    # Who was to be created and was not, because the agent stopped, may be made by somebody else
+    # before it starts again; that account would count as ours.
+    notes_outcome: ClassVar[bool] = True
 
     staying: tuple[ManagedUser, ...] = field(repr=False)
     leaving: tuple[Leaving, ...] = field(repr=False)

@@ -35,6 +35,9 @@ class Change:
     needs_live_system: ClassVar[bool] = True
     """Whether the change can only be made on the running machine, not in a file tree."""
 
+    notes_outcome: ClassVar[bool] = False
+    """Whether it notes what came of the changes before it, and so is made when the agent stops."""
+
     @property
     def subject(self) -> str:
         """The thing that changes, such as ``user ada``."""
@@ -114,7 +117,7 @@ def apply_all(
     """Make ``changes`` in order and return what became of each.
 
     ``stopping`` is asked between changes (between batches for batched ones); once it answers true
-    the remaining ones are left out. On a system that is not live, changes that need one are left
+    the remaining ones are left out, except those that note what came of the others. On a system that is not live, changes that need one are left
     out without being failures of their subject.
     """
     outcome = Outcome()
@@ -125,7 +128,8 @@ def apply_all(
         for start in range(0, len(pending), size):
             batch = []
             for change in pending[start : start + size]:
-                if stopping() or change.subject in broken:
+                must_end = stopping() and not change.notes_outcome
+                if must_end or change.subject in broken:
                     outcome.left_out.append(change)
                 elif change.needs_live_system and not system.is_live:
                     outcome.not_live.append(change)

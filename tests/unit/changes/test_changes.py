@@ -118,6 +118,20 @@ def test_stop_is_honoured_between_changes(system: System) -> None:
     assert len(outcome.left_out) == 2
 
 
+def test_what_came_of_it_is_noted_when_it_stops(system: System) -> None:
+    @dataclass(frozen=True)
+    class Note(Step):
+        notes_outcome: ClassVar[bool] = True
+
+    outcome = apply_all(
+        [Step("a", "1"), Step("b", "2"), Note("c", "note")],
+        system,
+        stopping=lambda: len(Step.log) >= 1,
+    )
+    assert Step.log == ["1", "note"]
+    assert [change.describe() for change in outcome.left_out] == ["2"]
+
+
 def test_change_for_the_running_machine_is_not_tried_in_a_tree(system: System) -> None:
     @dataclass(frozen=True)
     class LiveStep(Step):

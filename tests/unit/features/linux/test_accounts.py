@@ -698,6 +698,21 @@ def test_an_account_that_could_not_be_made_is_not_remembered(machine: Machine) -
     assert (machine.root / DOCUMENT.lstrip("/")).stat().st_mode & 0o777 == 0o600
 
 
+def test_an_account_that_somebody_else_makes_after_a_stop_is_not_ours(machine: Machine) -> None:
+    machine.commands = Adding(machine)
+    machine.live()
+    known = metadata(ssh_keys=f"bob:{KEY}\neve:{KEY}")
+    outcome = apply_all(
+        machine.plan(known).changes,
+        machine.system,
+        stopping=lambda: "useradd" in machine.commands.programs(),
+    )
+    assert "create user eve" in [change.describe() for change in outcome.left_out]
+    machine.user("eve")
+    assert settled(machine.plan(known))["bob"].created_by_agent is True
+    assert settled(machine.plan(known))["eve"].created_by_agent is False
+
+
 def test_a_user_who_could_not_be_cleaned_is_not_forgotten(machine: Machine) -> None:
     machine.user("bob", ours(KEY))
     machine.remember(bob=remembered("bob"))

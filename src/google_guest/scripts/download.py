@@ -40,6 +40,8 @@ _PAUSES = (1.0, 2.0)
 _MOST_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WORTH_RETRYING = frozenset({408, 429, *range(500, 600)})
+_MOST_DIGITS = 15
+"""Of a length: Python refuses to read thousands of them, and nothing is that long."""
 _BLOCK = 1 << 16
 _SLICE = 0.5
 
@@ -263,12 +265,18 @@ def _save(response: Any, output: int) -> None:
         view = memoryview(block)
         while view:
             view = view[os.write(output, view) :]
-    length = response.headers.get("Content-Length", "")
+    length = _announced_length(response.headers.get("Content-Length", ""))
     # tell() counts what came over the wire, before any decompression.
-    if length.isdigit() and response.tell() != int(length):
+    if length is not None and response.tell() != length:
         raise DownloadError(
-            f"the answer broke off after {response.tell()} of {int(length)} bytes", temporary=True
+            f"the answer broke off after {response.tell()} of {length} bytes", temporary=True
         )
+
+
+def _announced_length(text: str) -> Optional[int]:
+    """Return the number of bytes; None if it is no number, such as one of thousands of digits."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    return int(text) if is_number else None
 
 
 def _found(error: BaseException, attribute: str) -> str:

@@ -171,6 +171,15 @@ def test_unusable_token_is_told_and_the_request_is_anonymous(
     assert authorizations(web) == [False]
 
 
+@pytest.mark.parametrize("length", ["²", "9" * 5000, "-1", "x", ""])
+def test_nonsense_in_the_length_of_an_answer_is_no_length(
+    fetching: Fetching, web: Web, length: str
+) -> None:
+    headers = {"Content-Length": length, "Connection": "close"}
+    web.page(OBJECT, Page(CONTENT, headers=headers))
+    assert fetching.fetch("gs://b/o") == CONTENT
+
+
 def test_both_errors_are_told_when_both_ways_fail(fetching: Fetching, web: Web) -> None:
     web.page(OBJECT, Page(status=403), Page(status=404))
     with pytest.raises(DownloadError) as failed:

@@ -261,4 +261,5 @@ def _read_list(system: System) -> Optional[tuple[str, ...]]:
 
 
 def _id_of(owner: object) -> Optional[int]:
-    return int(owner) if isinstance(owner, str) and owner.isdigit() else None
+    is_id = isinstance(owner, str) and owner.isascii() and owner.isdigit() and len(owner) <= 20
+    return int(str(owner)) if is_id else None

@@ -117,8 +117,8 @@ def apply_all(
     """Make ``changes`` in order and return what became of each.
 
     ``stopping`` is asked between changes (between batches for batched ones); once it answers true
-    the remaining ones are left out, except those that note what came of the others. On a system that is not live, changes that need one are left
-    out without being failures of their subject.
+    the remaining ones are left out, except those that note what came of the others. On a system
+    that is not live, changes that need one are left out without being failures of their subject.
     """
     outcome = Outcome()
     broken: set[str] = set()

@@ -140,6 +140,18 @@ def test_durations(text: str, seconds: float | None) -> None:
     assert parse_duration(text) == seconds
 
 
+@given(st.text(alphabet="0123456789.hmsnuµ +-", max_size=20))
+def test_any_text_is_a_duration_or_none(text: str) -> None:
+    seconds = parse_duration(text)
+    assert seconds is None or 0 <= seconds < float("inf")
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
+def test_every_duration_that_is_written_is_read(h: int, m: int, s: int, ms: int) -> None:
+    expected = pytest.approx(h * 3600 + m * 60 + s + ms / 1000)
+    assert parse_duration(f"{h}h{m}m{s}s{ms}ms") == expected
+
+
 def test_duration_prints_as_it_is_written(tmp_path: Path) -> None:
     config = _load(tmp_path, cfg="[Routes]\nmonitor_interval = 1m\n")
     assert config.routes.monitor_interval == Duration(60)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Optional
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from google_guest.metadata.tree import Instance, Metadata, Project
@@ -349,6 +349,26 @@ def test_one_good_line_among_thousands_of_bad_ones_is_used() -> None:
     lines.insert(5_000, f"bob:{KEY}")
     text = "\n".join(lines)
     assert "bob" in wanted_keys(metadata(instance={"ssh-keys": text}), NOW).users
+
+
+@given(st.text(max_size=400), st.text(max_size=400), st.sampled_from(["ssh-keys", "sshKeys"]))
+@settings(max_examples=300)
+def test_a_good_line_is_used_whatever_stands_around_it(
+    before: str, after: str, attribute: str
+) -> None:
+    tree = metadata(instance={attribute: f"{before}\nbob:{KEY}\n{after}"})
+    assert KEY in [line.text for line in wanted_keys(tree, NOW).users["bob"]]
+
+
+def test_a_good_line_is_used_in_every_one_of_many_random_values() -> None:
+    """500 values; GUEST_TEST_FUZZ_VALUES=10000 for as many as one likes."""
+    source = random.Random(4815)
+    for _ in range(int(os.environ.get("GUEST_TEST_FUZZ_VALUES", "500"))):
+        lines = [random_line(source) for _ in range(source.randrange(12))]
+        lines.insert(source.randrange(len(lines) + 1), f"bob:{KEY}")
+        value = source.choice(["\n", "\r\n", "\n\n"]).join(lines)
+        users = wanted_keys(metadata(instance={"ssh-keys": value}), NOW).users
+        assert KEY in [line.text for line in users["bob"]], value
 
 
 # Nothing raises.

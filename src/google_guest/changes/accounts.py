@@ -185,8 +185,8 @@ class CreateUser(Change):
 
 
 @record
-class JoinGroup(Change):
-    """Make an existing user a member of a group; nothing else of the account changes."""
+class _Membership(Change):
+    """An existing user's membership of one group; nothing else of the account changes."""
 
     user: str
     group: str
@@ -197,12 +197,17 @@ class JoinGroup(Change):
         """The membership: without it the user's keys are still worth writing."""
         return f"membership of user {self.user}"
 
+
+@record
+class JoinGroup(_Membership):
+    """Make the user a member."""
+
     def describe(self) -> str:
         """Return user and group."""
         return f"add user {self.user} to group {self.group}"
 
     def apply(self, system: System) -> None:
-        """Run the command."""
+        """Run the command; a user who is a member all the same is none of its failures."""
         try:
             self.command.run(system)
         except CommandError as error:
@@ -211,24 +216,15 @@ class JoinGroup(Change):
 
 
 @record
-class LeaveGroup(Change):
-    """End a user's membership of a group."""
-
-    user: str
-    group: str
-    command: AccountCommand
-
-    @property
-    def subject(self) -> str:
-        """The membership."""
-        return f"membership of user {self.user}"
+class LeaveGroup(_Membership):
+    """End the user's membership."""
 
     def describe(self) -> str:
         """Return user and group."""
         return f"remove user {self.user} from group {self.group}"
 
     def apply(self, system: System) -> None:
-        """Run the command."""
+        """Run the command; a user who is no member any more is none of its failures."""
         try:
             self.command.run(system)
         except CommandError as error:

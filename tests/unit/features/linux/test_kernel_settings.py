@@ -103,15 +103,15 @@ def test_overcommit_has_a_switch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("feature", [local_ssd, multiqueue])
 def test_platform_script_runs_when_installed(tmp_path: Path, feature: ModuleType) -> None:
     system = tree(tmp_path, programs=(feature.PROGRAM,), runner=Commands())
-    assert feature.enabled(inputs(system)).on
-    (change,) = feature.plan(inputs(system)).changes
+    assert feature.FEATURE.enabled(inputs(system)).on
+    (change,) = feature.FEATURE.plan(inputs(system)).changes
     assert isinstance(change, RunCommand)
     assert change.argv == (f"/usr/bin/{feature.PROGRAM}",)
 
 
 @pytest.mark.parametrize("feature", [local_ssd, multiqueue])
 def test_platform_script_that_is_not_installed_is_off(tmp_path: Path, feature: ModuleType) -> None:
-    assert not feature.enabled(inputs(tree(tmp_path))).on
+    assert not feature.FEATURE.enabled(inputs(tree(tmp_path))).on
 
 
 @pytest.mark.parametrize(
@@ -119,4 +119,4 @@ def test_platform_script_that_is_not_installed_is_off(tmp_path: Path, feature: M
 )
 def test_platform_script_has_a_switch(tmp_path: Path, feature: ModuleType, key: str) -> None:
     system = tree(tmp_path, programs=(feature.PROGRAM,))
-    assert not feature.enabled(inputs(system, config=f"[InstanceSetup]\n{key} = false\n")).on
+    assert not feature.FEATURE.enabled(inputs(system, config=f"[InstanceSetup]\n{key} = false\n")).on

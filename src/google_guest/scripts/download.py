@@ -75,7 +75,10 @@ class _Target:
     headers: Mapping[str, str]
 
     def redirected(self, location: str) -> _Target:
-        url = urljoin(self.url, location)
+        try:
+            url = urljoin(self.url, location)
+        except ValueError as error:
+            raise DownloadError(f"{shown_url(self.url)} redirects to no URL") from error
         parts = _parts(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DownloadError(f"{shown_url(self.url)} redirects to an unsupported URL")

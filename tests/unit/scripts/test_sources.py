@@ -242,6 +242,23 @@ def test_redirect_to_a_file_is_refused(fetching: Fetching, web: Web) -> None:
         fetching.fetch(url)
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        *("http://[::1", "http://h:99999/", "http://a..b/", "//", "http://", "http://127.0.0.1:0/"),
+        *("https://%zz/", "http://" + "a" * 70 + ".test/", "http://é.test/", "http://a b/", "?"),
+    ],
+)
+def test_redirect_to_nonsense_is_an_error_of_the_script(
+    fetching: Fetching, web: Web, location: str
+) -> None:
+    fetching.environment = {}
+    url = f"http://127.0.0.1:{web.port}/x"
+    web.page(url, Page(status=302, headers={"Location": location}))
+    with pytest.raises(DownloadError):
+        fetching.fetch(url)
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_temporary_refusal_is_tried_three_times(fetching: Fetching, web: Web, status: int) -> None:
     url = "https://scripts.example.test/x"

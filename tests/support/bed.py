@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 BOOT_TIMEOUT = 30.0
 _PROFILES_WITH_NICS = ("linux", "windows")
+_INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
+_INOTIFY_NEEDED = 1024
 _numbers = itertools.count(1)
 
 Progress = Callable[[str, float], None]
@@ -159,6 +161,7 @@ class Bed(Guest):
         if self._debs:
             lower.insert(0, roots.layer(self.state.suite, self._debs, extra=self._packages))
         self._step("root tree", began)
+        _allow_many_systemds()
         with sweep.registry_lock():
             sweep.sweep()
             if self.directory.exists():
@@ -395,6 +398,15 @@ class Bed(Guest):
 
 def _in(namespace: str) -> list[str]:
     return ["nsenter", f"--net={NAMESPACES / namespace}", "--"]
+
+
+def _allow_many_systemds() -> None:
+    """Raise the host's limit of inotify instances for root, which all beds share.
+
+    Each systemd takes a dozen and the kernel's default is 128: the tenth bed would not boot.
+    """
+    if int(_INOTIFY_INSTANCES.read_text()) < _INOTIFY_NEEDED:
+        _INOTIFY_INSTANCES.write_text(f"{_INOTIFY_NEEDED}\n")
 
 
 def _worker() -> str:

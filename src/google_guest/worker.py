@@ -17,6 +17,7 @@ from google_guest.features import BUILT_IN, Decision, Feature, Inputs, Plan
 from google_guest.metadata.tree import Metadata
 from google_guest.reconcile import Pass, run_pass
 from google_guest.records import record
+from google_guest.system import System
 
 log = logging.getLogger(__name__)
 
@@ -184,3 +185,6 @@ class WholePass(Change):
     def describe(self) -> str:
         """Return what failed."""
         return "plan"
+
+    def apply(self, system: System) -> None:
+        """Do nothing: there was no plan."""

@@ -11,6 +11,7 @@ subject are left out and every other subject goes on: one bad user never stops t
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, ClassVar, Optional
@@ -26,7 +27,7 @@ BATCH_SIZE = 64
 
 
 @record
-class Change:
+class Change(ABC):
     """One step from what is to what is wanted."""
 
     batched: ClassVar[bool] = False
@@ -39,25 +40,25 @@ class Change:
     """Whether it notes what came of the changes before it, and so is made when the agent stops."""
 
     @property
+    @abstractmethod
     def subject(self) -> str:
         """The thing that changes, such as ``user ada``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> str:
         """Return one imperative line without secrets, such as ``create user ada``."""
-        raise NotImplementedError
 
     def diff(self) -> tuple[str, ...]:
         """Return lines that start with ``+``, ``-`` or a blank; empty if one line says it all."""
         return ()
 
+    @abstractmethod
     def apply(self, system: System) -> None:
         """Make the change.
 
         Raises:
             GuestError, OSError: it failed and the old state is in force.
         """
-        raise NotImplementedError
 
     @classmethod
     def apply_batch(

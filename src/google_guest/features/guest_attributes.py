@@ -38,6 +38,7 @@ DRIFT_INTERVAL = 600.0
 """Seconds until a host key is noticed that somebody else replaced."""
 
 _SSHABLE_FEATURES = ("accounts", "oslogin")
+_LAST_MOMENT = 1e11
 _SOON, _LATER, _MINUTE = 2.0, 30.0, 60.0
 
 
@@ -134,7 +135,8 @@ def _sshable(system: System) -> tuple[Optional[int], bool]:
         if not isinstance(row, dict) or row.get("on") is False:
             continue
         moment = row.get("first_success") or row.get("last_success")
-        if isinstance(moment, (int, float)) and row.get("on"):
+        # JSON knows numbers that are no moments: 1e999, NaN.
+        if isinstance(moment, (int, float)) and 0 < moment < _LAST_MOMENT and row.get("on"):
             moments.append(int(moment))
         else:
             pending = True

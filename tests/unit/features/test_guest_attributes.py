@@ -160,6 +160,14 @@ def test_readiness_is_waited_for(tmp_path: Path) -> None:
     assert result.recheck_at == 1_000_002.0
 
 
+@pytest.mark.parametrize("moment", [float("inf"), float("nan"), -1, 1e300, "soon"])
+def test_what_is_no_moment_is_no_readiness(tmp_path: Path, moment: object) -> None:
+    status(tmp_path, accounts={"on": True, "first_success": moment})
+    channel = Channel()
+    publish(tree(tmp_path, channel=channel))
+    assert "guest-agent/sshable" not in dict(channel.written)
+
+
 def test_wait_for_readiness_becomes_leisurely(tmp_path: Path) -> None:
     status(tmp_path, accounts={"on": True})
     assert plan(tree(tmp_path), now=1_001_000.0).recheck_at == 1_001_030.0

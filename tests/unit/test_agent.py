@@ -24,14 +24,16 @@ from google_guest.changes import Change, Outcome
 from google_guest.config import AccountsSection, Config, Problem
 from google_guest.errors import GuestError
 from google_guest.features import Decision, Feature, Frequency, Inputs, Plan, Stage
+from google_guest.metadata.client import MetadataClient
 from google_guest.metadata.tree import Metadata, parse_metadata
-from google_guest.metadata.watcher import Update
+from google_guest.metadata.watcher import Update, Watcher
 from google_guest.reconcile import Pass
 from google_guest.records import replace
 from google_guest.state import read_state
 from google_guest.status import STATUS_PATH, StatusFile
 from google_guest.system import System
 from google_guest.system.service import ServiceManager
+from metadata_server.emulator import Emulator
 
 ON = Decision(True, "default")
 
@@ -120,7 +122,9 @@ class Probe:
 class Bench:
     """An agent in a thread, with everything around it scripted."""
 
-    def __init__(self, root: Path, *features: Feature, **options: float) -> None:
+    def __init__(
+        self, root: Path, *features: Feature, watcher: Optional[Watcher] = None, **options: float
+    ) -> None:
         self.watcher = ScriptedWatcher()
         self.system = System(root=root)
         self.messages: list[dict[str, str]] = []
@@ -129,7 +133,7 @@ class Bench:
         self.agent = Agent(
             self.system,
             load_config=lambda: self.config,
-            watcher=self.watcher,  # type: ignore[arg-type]
+            watcher=watcher or self.watcher,  # type: ignore[arg-type]
             features=features,
             manager=self._manager(),
             status=StatusFile(),
@@ -183,6 +187,27 @@ def test_first_metadata_runs_each_feature_exactly_once(tmp_path: Path) -> None:
         bench.watcher.put(metadata(), changed=False)
         boot.expect_no_pass()
         late.expect_no_pass(0)
+
+
+def test_first_answer_and_first_poll_of_a_server_run_each_feature_exactly_once(
+    tmp_path: Path,
+) -> None:
+    with Emulator(profile="linux") as mds:
+        client = MetadataClient(mds.host)
+        boot, late = Probe("boot"), Probe("late")
+        features = (boot.feature(stage=Stage.BOOT), late.feature())
+        with Bench(tmp_path, *features, watcher=Watcher(client)):
+            boot.wait()
+            late.wait()
+            eventually(lambda: mds.waiting_clients > 0)
+            mds.set("instance/tags", ["of no interest"])
+            mds.wait_for_request("", 5)
+            boot.expect_no_pass()
+            late.expect_no_pass(0)
+            mds.set("instance/attributes/a", "1")
+            boot.wait()
+            late.wait()
+            boot.expect_no_pass()
 
 
 def test_early_feature_runs_without_metadata(tmp_path: Path) -> None:

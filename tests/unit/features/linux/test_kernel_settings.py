@@ -119,4 +119,6 @@ def test_platform_script_that_is_not_installed_is_off(tmp_path: Path, feature: M
 )
 def test_platform_script_has_a_switch(tmp_path: Path, feature: ModuleType, key: str) -> None:
     system = tree(tmp_path, programs=(feature.PROGRAM,))
-    assert not feature.FEATURE.enabled(inputs(system, config=f"[InstanceSetup]\n{key} = false\n")).on
+    assert not feature.FEATURE.enabled(
+        inputs(system, config=f"[InstanceSetup]\n{key} = false\n")
+    ).on

@@ -161,6 +161,7 @@ def test_a_restart_leaves_every_file_as_it_is(boot: Boot) -> None:
         " ! -path '/var/lib/systemd/*' -printf '%p %y %m %U %G %i %T@ %C@ %l %s\\n' | sort"
     )
     routes = "ip -d route show table all; ip -6 -d route show table all; ip -d rule"
+    guest.await_addresses()
     guest.run("systemd-run -q --unit=watch ip monitor route")
     before = guest.run(look, timeout=60).stdout.splitlines(), guest.run(routes).stdout
     guest.run(["systemctl", "restart", AGENT])

@@ -126,6 +126,7 @@ def test_metadata_that_changes_elsewhere_adds_nothing_again(boot: Boot) -> None:
 def test_ip_forwarding_switched_off_removes_our_routes_at_the_next_start(boot: Boot) -> None:
     guest = boot(nic(0, forwardedIps=[VIP], forwardedIpv6s=[VIP6]))
     guest.run("ip route add local 192.0.2.77 dev eth0 proto static table local")
+    guest.await_addresses()
     others = "ip route show table all | grep -v 'proto 66'"
     before = guest.run(others).stdout
     guest.write(CONFIG, "[NetworkInterfaces]\nip_forwarding = false\n")
@@ -294,6 +295,7 @@ def test_the_primary_nic_and_foreign_routes_are_left_as_they_are(boot: Boot) -> 
         f" cat {path}; ls -la /etc/systemd/network /run/systemd/network;"
         " cat /sys/class/net/eth0/carrier_changes"
     )
+    guest.await_addresses()
     before = guest.run(state).stdout
     guest.run(["systemctl", "start", AGENT])
     await_routes(guest, (VIP, "eth0"))

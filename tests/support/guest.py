@@ -287,6 +287,12 @@ class Guest:
                 raise TimeoutError(f"bed {self.name}: not within {timeout:g} s: {what}")
             time.sleep(interval)
 
+    def await_addresses(self) -> None:
+        """Wait until the kernel has checked every IPv6 address: only then its route is there."""
+        self.wait_until(
+            lambda: not self.run("ip -6 address show tentative").stdout, what="no address is new"
+        )
+
     def evidence(self, directory: Path) -> None:
         """Keep what explains a failure: logs, units, addresses and routes of every family."""
         directory.mkdir(parents=True, exist_ok=True)

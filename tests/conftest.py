@@ -15,6 +15,8 @@ from typing import Optional
 
 import hypothesis
 import pytest
+from support import cache
+from support.commands import CommandFailed, run_command
 from support.tiers import TIERS, in_ci, required_tiers, tier_of
 
 # A busy machine is no defect of the code: how long one example takes is left to the benchmarks.
@@ -129,3 +131,21 @@ def _skip_reason(report: pytest.TestReport) -> str:
     if isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).partition("Skipped: ")[2] or str(report.longrepr[2])
     return str(report.longrepr)
+
+
+@pytest.fixture(scope="session")
+def debian_deb() -> Path:
+    """google-guest-agent of Debian 12, from the archive."""
+
+    def download(folder: Path) -> None:
+        command = ["sh", "-c", 'cd "$0" && apt-get -qq download google-guest-agent/bookworm']
+        run_command([*command, str(folder)], purpose="get Debian's google-guest-agent")
+
+    try:
+        entry = cache.artifact("debian-agent", {"suite": "bookworm"}, download)
+    except CommandFailed as failure:
+        if in_ci():
+            pytest.fail(str(failure), pytrace=False)
+        pytest.skip(str(failure))
+    (deb,) = entry.tree.glob("*.deb")
+    return deb

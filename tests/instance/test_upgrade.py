@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Optional
 
 import pytest
-from support import agent_service, cache, tiers
+from support import agent_service
 from support.agent_service import AGENT, CONFIG, SETTLED
 from support.bed import Bed
-from support.commands import CommandFailed, Completed, run_command
+from support.commands import Completed, run_command
 from support.debs import LIBRARY, GuestDebs
 from support.documents import instance_document, nic_document
 from support.network import numbered_nics
@@ -68,24 +68,6 @@ def as_version(deb: Path, version: str, folder: Path) -> Path:
     made = folder / f"{tree.name}_{version}_all.deb"
     run_command(["dpkg-deb", "-b", str(tree), str(made)], purpose="pack a package")
     return made
-
-
-@pytest.fixture(scope="session")
-def debian_deb() -> Path:
-    """google-guest-agent of Debian 12, from the archive."""
-
-    def download(folder: Path) -> None:
-        command = ["sh", "-c", 'cd "$0" && apt-get -qq download google-guest-agent/bookworm']
-        run_command([*command, str(folder)], purpose="get Debian's google-guest-agent")
-
-    try:
-        entry = cache.artifact("debian-agent", {"suite": "bookworm"}, download)
-    except CommandFailed as failure:
-        if tiers.in_ci():
-            pytest.fail(str(failure), pytrace=False)
-        pytest.skip(str(failure))
-    (deb,) = entry.tree.glob("*.deb")
-    return deb
 
 
 def put(guest: Bed, debs: Sequence[Path]) -> list[str]:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 from release import version
-from support import cache, tiers
 from support.chroot import Chroot
-from support.commands import CommandFailed, run_command
+from support.commands import run_command
 from support.debs import AGENT, LIBRARY, GuestDebs
 
 AGENT_UNIT = "google-guest-agent.service"
@@ -126,24 +125,6 @@ def repository_debs(tmp_path_factory: pytest.TempPathFactory, frozen_tree: Path)
         environment={"GUEST_EPOCH": "1"},
     )
     return sorted((folder / "dist").glob("*.deb"))
-
-
-@pytest.fixture(scope="session")
-def debian_deb() -> Path:
-    """google-guest-agent of Debian 12, from the archive."""
-
-    def download(folder: Path) -> None:
-        command = ["sh", "-c", 'cd "$0" && apt-get -qq download google-guest-agent/bookworm']
-        run_command([*command, str(folder)], purpose="get Debian's google-guest-agent")
-
-    try:
-        entry = cache.artifact("debian-agent", {"suite": "bookworm"}, download)
-    except CommandFailed as failure:
-        if tiers.in_ci():
-            pytest.fail(str(failure), pytrace=False)
-        pytest.skip(str(failure))
-    (deb,) = entry.tree.glob("*.deb")
-    return deb
 
 
 def links_to(system: Chroot, unit: str) -> str:

@@ -186,13 +186,14 @@ def test_full_non_blocking_output_is_waited_for() -> None:
         pass
     if os.fork() == 0:
         os.close(writer)
-        while os.read(reader, 65536):
-            continue
-        os._exit(0)
+        arrived = 0
+        while data := os.read(reader, 65536):
+            arrived += len(data)
+        os._exit(0 if arrived == filled + 200000 else 1)
     os.close(reader)
     Console(writer).write(b"y" * 200000)
     os.close(writer)
-    os.wait()
+    assert os.wait()[1] == 0
 
 
 @pytest.mark.parametrize(("prefixed", "line"), [(True, b"<4>careful\n"), (False, b"careful\n")])

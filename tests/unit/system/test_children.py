@@ -207,6 +207,7 @@ def test_ignored_signal_stays_ignored() -> None:
     try:
         with stop_signals():
             os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -23,37 +23,32 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
-from urllib.parse import unquote, urljoin, urlsplit
+from typing import Any, Optional, TypeVar
+from urllib.parse import urljoin
 
-from google_guest.errors import GuestError
 from google_guest.records import record
+from google_guest.scripts.connections import (
+    MOST_REDIRECTS,
+    REDIRECTS,
+    WORTH_RETRYING,
+    DownloadError,
+    announced_length,
+    explain,
+    origin,
+    pool_for,
+    url_parts,
+    user_headers,
+)
 from google_guest.scripts.proxies import proxy_for
 from google_guest.scripts.storage_url import shown_url
-
-if TYPE_CHECKING:
-    import urllib3
 
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 60.0
 _PAUSES = (1.0, 2.0)
-_MOST_REDIRECTS = 10
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_WORTH_RETRYING = frozenset({408, 429, *range(500, 600)})
-_MOST_DIGITS = 15
-"""Of a length: Python refuses to read thousands of them, and nothing is that long."""
 _BLOCK = 1 << 16
 _SLICE = 0.5
 
 _T = TypeVar("_T")
-
-
-class DownloadError(GuestError):
-    """A script could not be fetched; ``temporary``: another attempt may succeed."""
-
-    def __init__(self, message: str, *, temporary: bool = False) -> None:
-        self.temporary = temporary
-        super().__init__(message)
 
 
 @record
@@ -79,10 +74,10 @@ class _Target:
             url = urljoin(self.url, location)
         except ValueError as error:
             raise DownloadError(f"{shown_url(self.url)} redirects to no URL") from error
-        parts = _parts(url)
+        parts = url_parts(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DownloadError(f"{shown_url(self.url)} redirects to an unsupported URL")
-        same = _origin(url) == _origin(self.url)
+        same = origin(url) == origin(self.url)
         return _Target(url, self.headers if same else {})
 
 
@@ -140,7 +135,7 @@ class Download:
         Raises:
             DownloadError: the last attempt's error.
         """
-        target = _Target(url, {**_user_headers(url), **(headers or {})})
+        target = _Target(url, {**user_headers(url), **(headers or {})})
         for pause in (*_PAUSES, None):
             try:
                 self._attempt(target, output)
@@ -152,24 +147,24 @@ class Download:
                 self._sleep(pause)
 
     def _attempt(self, target: _Target, output: int) -> None:
-        for _ in range(_MOST_REDIRECTS + 1):
+        for _ in range(MOST_REDIRECTS + 1):
             self._wait_for_name(target.url)
             self._warn_of_plain_http(target.url)
             location = self._request(target, output)
             if location is None:
                 return
             target = target.redirected(location)
-        raise DownloadError(f"{shown_url(target.url)}: more than {_MOST_REDIRECTS} redirects")
+        raise DownloadError(f"{shown_url(target.url)}: more than {MOST_REDIRECTS} redirects")
 
     def _warn_of_plain_http(self, url: str) -> None:
         shown = shown_url(url)
-        if _parts(url).scheme == "http" and shown not in self._insecure:
+        if url_parts(url).scheme == "http" and shown not in self._insecure:
             self._insecure.add(shown)
             self._say(f"{shown}: script fetched without transport security")
 
     def _wait_for_name(self, url: str) -> None:
         """Wait until the host that is contacted for ``url`` has an address."""
-        host = _parts(proxy_for(url, self._environment) or url).hostname or ""
+        host = url_parts(proxy_for(url, self._environment) or url).hostname or ""
         if host in self._resolved or _is_address(host):
             return
         for attempt in range(1, self._limits.name_lookups + 1):
@@ -191,7 +186,7 @@ class Download:
         import urllib3
 
         try:
-            manager = self._manager(target.url)
+            manager = pool_for(target.url, proxy_for(target.url, self._environment))
             response = manager.urlopen(
                 "GET",
                 target.url,
@@ -203,62 +198,20 @@ class Download:
             )
             try:
                 location = response.headers.get("Location")
-                if response.status in _REDIRECTS and location:
+                if response.status in REDIRECTS and location:
                     return str(location)
                 if response.status != 200:
                     raise DownloadError(
                         f"{shown_url(target.url)}: status {response.status}",
-                        temporary=response.status in _WORTH_RETRYING,
+                        temporary=response.status in WORTH_RETRYING,
                     )
                 _save(response, output)
                 return None
             finally:
                 response.close()
         except urllib3.exceptions.HTTPError as error:
-            text, temporary = self._explained(error)
+            text, temporary = explain(error, connect=self._limits.connect, idle=self._limits.idle)
             raise DownloadError(f"{shown_url(target.url)}: {text}", temporary=temporary) from error
-
-    def _manager(self, url: str) -> urllib3.PoolManager:
-        import ssl
-
-        import urllib3
-
-        proxy = proxy_for(url, self._environment)
-        options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED"}
-        if url.lower().startswith("https:"):
-            options["ssl_context"] = ssl.create_default_context()
-        if proxy is None:
-            return urllib3.PoolManager(**options)
-        parts = _parts(proxy)
-        if parts.scheme not in ("http", "https"):
-            raise DownloadError(f'unsupported proxy scheme "{parts.scheme}"')
-        credentials = {}
-        if parts.username is not None:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            credentials = urllib3.make_headers(proxy_basic_auth=pair)
-            proxy = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        return urllib3.ProxyManager(proxy, proxy_headers=credentials, **options)
-
-    def _explained(self, error: Exception) -> tuple[str, bool]:
-        """Return what went wrong without addresses, and whether it may go well next time."""
-        from urllib3 import exceptions
-
-        if isinstance(error, exceptions.SSLError):
-            refusal = _found(error, "verify_message")
-            reason = refusal or _found(error, "reason") or "the connection broke"
-            return f"TLS: {reason}", not refusal
-        if isinstance(error, exceptions.LocationValueError):
-            return "the URL is malformed", False
-        if isinstance(error, exceptions.ReadTimeoutError):
-            return f"no data for {self._limits.idle:g} s", True
-        system_error = _found(error, "strerror")
-        if system_error:
-            return system_error, True
-        if isinstance(error, exceptions.ConnectTimeoutError):
-            return f"no connection within {self._limits.connect:g} s", True
-        if isinstance(error, exceptions.ProxyError):
-            return "the proxy refuses the connection", True
-        return "the connection broke", True
 
 
 def _save(response: Any, output: int) -> None:
@@ -268,61 +221,12 @@ def _save(response: Any, output: int) -> None:
         view = memoryview(block)
         while view:
             view = view[os.write(output, view) :]
-    length = _announced_length(response.headers.get("Content-Length", ""))
+    length = announced_length(response.headers.get("Content-Length", ""))
     # tell() counts what came over the wire, before any decompression.
     if length is not None and response.tell() != length:
         raise DownloadError(
             f"the answer broke off after {response.tell()} of {length} bytes", temporary=True
         )
-
-
-def _announced_length(text: str) -> Optional[int]:
-    """Return the number of bytes; None if it is no number, such as one of thousands of digits."""
-    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-    return int(text) if is_number else None
-
-
-def _found(error: BaseException, attribute: str) -> str:
-    """Return the first non-empty text ``attribute`` of ``error`` and what it wraps."""
-    pending: list[object] = [error]
-    seen: list[object] = []
-    while pending:
-        here = pending.pop(0)
-        if not isinstance(here, BaseException) or here in seen:
-            continue
-        seen.append(here)
-        text = getattr(here, attribute, None)
-        if isinstance(text, str) and text:
-            return text
-        pending += [*here.args, getattr(here, "reason", None), here.__cause__, here.__context__]
-    return ""
-
-
-def _user_headers(url: str) -> Mapping[str, str]:
-    """Return the credentials that are part of the address, as a header."""
-    parts = _parts(url)
-    if parts.username is None:
-        return {}
-    import urllib3
-
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return dict(urllib3.make_headers(basic_auth=pair))
-
-
-def _parts(url: str) -> Any:
-    try:
-        parts = urlsplit(url)
-        # The port is parsed here, so that a bad one is an error of ours and not of a thread.
-        _ = parts.port
-    except ValueError as error:
-        raise DownloadError("the URL is malformed") from error
-    return parts
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = _parts(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    return parts.scheme, (parts.hostname or "").lower(), port
 
 
 def _is_address(host: str) -> bool:

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Optional, Protocol
 
 from google_guest.metadata.errors import MetadataError, NotFound
-from google_guest.scripts.download import Download, DownloadError
+from google_guest.scripts.connections import DownloadError
+from google_guest.scripts.download import Download
 from google_guest.scripts.events import Patience
 from google_guest.scripts.storage_url import (
     DEFAULT_UNIVERSE,

@@ -10,7 +10,8 @@ import pytest
 from unit.scripts.web import Page, Web
 
 from google_guest.metadata.client import MetadataClient
-from google_guest.scripts.download import Download, DownloadError, DownloadLimits, within
+from google_guest.scripts.connections import DownloadError
+from google_guest.scripts.download import Download, DownloadLimits, within
 from google_guest.scripts.events import LINUX
 from google_guest.scripts.sources import TOKEN_PATH, ScriptFetcher
 from google_guest.system.files import Files

@@ -28,9 +28,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Optional, Union
 
 from support import furnish, roots, sweep
-from support.commands import run_command
-from support.documents import instance_document, nic_document
-from support.emulator import Emulator, Metadata, control_client
+from support.emulator import Metadata, emulate
 from support.guest import BedState, Guest, kill_cgroup
 from support.network import NAMESPACES, Network, numbered_nics
 from support.processes import Child, start_child
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 BOOT_TIMEOUT = 30.0
-_PROFILES_WITH_NICS = ("linux", "windows")
 _INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 _INOTIFY_NEEDED = 1024
 _numbers = itertools.count(1)
@@ -275,20 +272,9 @@ class Bed(Guest):
 
     def _mount_files(self, lower: Sequence[Path]) -> None:
         began = time.monotonic()
-        run_command(
-            ["mount", "-t", "tmpfs", "-o", "mode=755", self.name, str(self.directory)],
-            purpose="make the bed's memory file system",
-        )
-        for folder in ("u", "w", "m", "sys/fake", "sys/real", "sys/upper", "sys/work", "sys/class"):
-            (self.directory / folder).mkdir(parents=True)
-        lowers = ":".join(str(path) for path in lower)
-        run_command(
-            [
-                *("mount", "-t", "overlay", self.name, str(self.directory / "m"), "-o"),
-                f"lowerdir={lowers},upperdir={self.directory / 'u'},workdir={self.directory / 'w'}",
-            ],
-            purpose="stack the bed's files",
-        )
+        furnish.stack_files(self.name, self.directory, lower)
+        for folder in ("fake", "real", "upper", "work", "class"):
+            (self.directory / "sys" / folder).mkdir(parents=True)
         furnish.furnish(self.directory / "m", self._dhcp_client)
         if self._dmi:
             furnish.fake_dmi(self.directory / "sys" / "fake")
@@ -308,23 +294,11 @@ class Bed(Guest):
             server = [*_in(self._network.outside), *self._network.dhcp_server(self.directory)]
             self._children.append(start_child(server, log=self.directory / "dnsmasq.log"))
         if self._metadata is not False:
-            self._start_metadata_server()
+            child, self._mds = emulate(
+                self._network.outside, self.directory, self._metadata, self.nics
+            )
+            self._children.append(child)
         self._step("network and metadata server", began)
-
-    def _start_metadata_server(self) -> None:
-        metadata: Metadata
-        if isinstance(self._metadata, bool):
-            metadata = instance_document(nics=self.nics)
-        else:
-            metadata = self._metadata
-        emulator = Emulator(self._network.outside, self.directory, metadata)
-        self._children.append(emulator.start())
-        self._mds = control_client(emulator.socket)
-        if metadata in _PROFILES_WITH_NICS:
-            with self._mds.batch():
-                nics = [nic_document(nic) for nic in self.nics]
-                self._mds.set("instance/network-interfaces", nics)
-                self._mds.set("instance/vlan-network-interfaces", {})
 
     def _start_init(self) -> None:
         assert self._terminals is not None

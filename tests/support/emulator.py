@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
-from support.network import METADATA_V4, METADATA_V6, enter_namespace
+from support.documents import instance_document, nic_document
+from support.network import METADATA_V4, METADATA_V6, Nic, enter_namespace
 from support.processes import Child, start_child
 
 if TYPE_CHECKING:
     from metadata_server import ControlClient
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
+_PROFILES_WITH_NICS = ("linux", "windows")
 
 Metadata = Union[str, Mapping[str, object]]
 """The name of one of the emulator's profiles, or a whole document."""
@@ -58,6 +60,24 @@ class Emulator:
         document = self._directory / "document.json"
         document.write_text(json.dumps(self._metadata))
         return ["--tree", str(document)]
+
+
+def emulate(
+    namespace: str, directory: Path, metadata: Union[Metadata, bool], nics: Sequence[Nic]
+) -> tuple[Child, ControlClient]:
+    """Start the emulator of a bed; True: that of a plain instance.
+
+    The NICs of a profile become those of the bed.
+    """
+    document = instance_document(nics=nics) if isinstance(metadata, bool) else metadata
+    emulator = Emulator(namespace, directory, document)
+    child = emulator.start()
+    client = control_client(emulator.socket)
+    if document in _PROFILES_WITH_NICS:
+        with client.batch():
+            client.set("instance/network-interfaces", [nic_document(nic) for nic in nics])
+            client.set("instance/vlan-network-interfaces", {})
+    return child, client
 
 
 def control_client(socket: Path) -> ControlClient:

@@ -7,9 +7,11 @@ systemd.network(5), interfaces(5); the DMI values of Compute Engine as `dmidecod
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional, Union
 
+from support.commands import run_command
 from support.network import METADATA_V4
 
 HOSTNAME = "bed"
@@ -22,6 +24,24 @@ _NETWORKD_LINKS = {
         "systemd-networkd-wait-online.service"
     ),
 }
+
+
+def stack_files(bed: str, directory: Path, lower: Sequence[Path]) -> None:
+    """Make the file system of a bed at directory/m: `lower`, the topmost first, and memory."""
+    run_command(
+        ["mount", "-t", "tmpfs", "-o", "mode=755", bed, str(directory)],
+        purpose="make the bed's memory file system",
+    )
+    for folder in ("u", "w", "m"):
+        (directory / folder).mkdir()
+    lowers = ":".join(str(path) for path in lower)
+    run_command(
+        [
+            *("mount", "-t", "overlay", bed, str(directory / "m"), "-o"),
+            f"lowerdir={lowers},upperdir={directory / 'u'},workdir={directory / 'w'}",
+        ],
+        purpose="stack the bed's files",
+    )
 
 
 def dhcp_client(suite: str, choice: Union[bool, str]) -> Optional[str]:

@@ -108,6 +108,23 @@ def is_base_cached(suite: str, *, extra: Sequence[str] = ()) -> bool:
     return cache.cached("base", _base_facts(suite, extra))
 
 
+def helper(suite: str, packages: Sequence[str]) -> Path:
+    """A root tree for programs alone: what apt needs and `packages`; read-only for its users."""
+    return cache.artifact(
+        "helper", helper_facts(suite, packages), _HelperBuild(suite, packages)
+    ).tree
+
+
+def is_helper_cached(suite: str, packages: Sequence[str]) -> bool:
+    """Whether `helper` would succeed without network."""
+    return cache.cached("helper", helper_facts(suite, packages))
+
+
+def helper_facts(suite: str, packages: Sequence[str]) -> dict[str, object]:
+    """What the tree of `helper` is made of."""
+    return {"suite": suite, "packages": sorted(packages), "variant": "apt"}
+
+
 def layer(suite: str, debs: Sequence[Path], *, extra: Sequence[str] = ()) -> Path:
     """The upper directory of a run that installed `debs` in `base(suite)`.
 
@@ -145,22 +162,25 @@ class _BaseBuild:
         self._extra = tuple(extra)
 
     def __call__(self, tree: Path) -> None:
-        mirror = _mirror(self._suite)
-        run_command(
-            [
-                *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
-                *("mmdebstrap", "--mode=root", "--variant=important", "--quiet"),
-                '--aptopt=Apt::Install-Recommends "false"',
-                "--include=" + ",".join((*BASE_PACKAGES, *self._extra)),
-                *_mask_hooks(),
-                *_distribution_options(self._suite),
-                self._suite,
-                str(tree),
-                *([mirror] if mirror else []),
-            ],
-            purpose=f"make the base tree of {self._suite}",
-            timeout=_BUILD_TIMEOUT,
+        _bootstrap(
+            self._suite,
+            tree,
+            "--variant=important",
+            "--include=" + ",".join((*BASE_PACKAGES, *self._extra)),
+            *_mask_hooks(),
+            *_distribution_options(self._suite),
         )
+
+
+class _HelperBuild:
+    """Fills a directory with a tree for programs."""
+
+    def __init__(self, suite: str, packages: Sequence[str]) -> None:
+        self._suite = suite
+        self._packages = tuple(packages)
+
+    def __call__(self, tree: Path) -> None:
+        _bootstrap(self._suite, tree, "--variant=apt", "--include=" + ",".join(self._packages))
 
 
 class _LayerBuild:
@@ -191,6 +211,24 @@ class _LayerBuild:
         )
         cache.remove_tree(parts)
         cache.remove_tree(tree / "upper.work")
+
+
+def _bootstrap(suite: str, tree: Path, *options: str) -> None:
+    """Run mmdebstrap for `suite` into the empty directory `tree`."""
+    mirror = _mirror(suite)
+    run_command(
+        [
+            *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
+            *("mmdebstrap", "--mode=root", "--quiet"),
+            '--aptopt=Apt::Install-Recommends "false"',
+            *options,
+            suite,
+            str(tree),
+            *([mirror] if mirror else []),
+        ],
+        purpose=f"make the {suite} tree",
+        timeout=_BUILD_TIMEOUT,
+    )
 
 
 def _base_facts(suite: str, extra: Sequence[str]) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""The programs googet, goopack and gooserve: arguments, printing and exit codes."""

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
-import tempfile
-import time
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from support import sweep, tiers
+from support import tiers
 from support.bed import Bed
-from support.commands import CommandFailed
 from support.debs import GuestDebs, built_debs
-
-MAX_CLOCK_DRIFT = 2.0
-"""Seconds by which the wall clock may leave the monotonic one while the tests run."""
+from support.evidence import HostWatch, keep_evidence
 
 _BEDS = pytest.StashKey[list[Bed]]()
 
@@ -62,17 +54,9 @@ def guest_debs() -> GuestDebs:
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left_on_the_host() -> Iterator[None]:
     """After the last test no bed is left and nobody has set the host's clock."""
-    offset = time.time() - time.monotonic()
+    watch = HostWatch()
     yield
-    drift = abs(time.time() - time.monotonic() - offset)
-    deadline = time.monotonic() + 5
-    leaks = _leaks()
-    # A parallel worker may just be testing what a killed owner leaves.
-    while leaks and time.monotonic() < deadline:
-        time.sleep(0.1)
-        leaks = _leaks()
-    assert leaks == [], "left-overs of beds"
-    assert drift < MAX_CLOCK_DRIFT, f"the host's wall clock moved by {drift:.1f} s"
+    watch.check()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,26 +65,5 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.when == "call" and report.failed:
-        for bed in item.stash.get(_BEDS, []):
-            folder = _evidence_folder(item.name, bed.name)
-            try:
-                bed.evidence(folder)
-            except (OSError, RuntimeError, CommandFailed) as failure:
-                report.sections.append(("evidence", f"not kept for {bed.name}: {failure}"))
-            else:
-                report.sections.append(("evidence", f"{bed.name}: {folder}"))
+        report.sections += keep_evidence(item.name, item.stash.get(_BEDS, []))
     return report
-
-
-def _leaks() -> list[str]:
-    with sweep.registry_lock():
-        own = [state.name for state in sweep.known_beds() if state.owner == os.getpid()]
-        return [*(f"bed {name} of this run" for name in own), *sweep.leaks()]
-
-
-def _evidence_folder(test: str, bed: str) -> Path:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{test}-{bed}")
-    kept = os.environ.get("GUEST_TEST_EVIDENCE")
-    if kept:
-        return Path(kept) / name
-    return Path(tempfile.mkdtemp(prefix="guest-test-evidence-")) / name

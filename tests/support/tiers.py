@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -64,9 +64,14 @@ def in_ci(environment: Mapping[str, str] = os.environ) -> bool:
 
 def instance_problems(suite: str = "bookworm") -> tuple[str, ...]:
     """What this machine lacks for booting beds of `suite`."""
+    return namespace_problems(_PROGRAMS) or root_problems(suite)
+
+
+def namespace_problems(programs: Sequence[str]) -> tuple[str, ...]:
+    """What this machine lacks for making any bed with these programs of the host."""
     if os.geteuid() != 0:
         return ("root (namespaces, mounts and cgroups of beds are made as root)",)
-    problems = [f"program {name}" for name in missing_programs(_PROGRAMS)]
+    problems = [f"program {name}" for name in missing_programs(programs)]
     try:
         sweep.cgroup_root()
     except FileNotFoundError as missing:
@@ -82,8 +87,6 @@ def instance_problems(suite: str = "bookworm") -> tuple[str, ...]:
             )
         except CommandFailed as failed:
             problems.append(str(failed))
-    if not problems:
-        problems += root_problems(suite)
     return tuple(problems)
 
 

@@ -9,11 +9,12 @@ metadata server emulator in it, and a cgroup; its PID 1 (`wine.sh`) only reaps. 
 *session*: the programs of one wineserver, held open by a keeper (`inside_wine/keeper.py`) that also
 starts programs for the test and reads their exact exit codes.  Files outlive a session.
 
-At most two beds run at once on a host; a third waits.
+At most two processes have beds at once on a host; a third waits until one has none left.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import json
@@ -24,11 +25,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from support import furnish, sweep, wine_root
+from support import cache, furnish, sweep, wine_root
 from support.commands import CommandFailed, CommandTimeout, Completed, run_command
 from support.emulator import Metadata, emulate
 from support.guest import BedState, Found, kill_cgroup
@@ -43,13 +45,14 @@ FIRST_PROCESS = Path(__file__).with_name("wine.sh")
 PYTHON = r"C:\py\python.exe"
 SOURCES = r"Z:\tree\src"
 PORTS = ("COM1", "COM2", "COM3", "COM4")
-SESSIONS = 2
+PROCESSES = 2
 
 _START_TIMEOUT = 60.0
-_SLOT_TIMEOUT = 600.0
+_PLACE_TIMEOUT = 600.0
 _MARK = "\x01"
 _KEEPER = r"Z:\tree\tests\support\inside_wine\keeper.py"
-_CRASHED = 0xC0000005
+_CRASHED = 0xC0000005  # access violation: what a stub of a function often ends in
+_STUB = 0x80000100  # EXCEPTION_WINE_STUB
 _GAP = re.compile(r"unimplemented function ([\w.-]+?)(?:\.dll)?\.(\w+)", re.IGNORECASE)
 _numbers = itertools.count(1)
 
@@ -75,11 +78,13 @@ class Wine:
         environment: Optional[Mapping[str, str]] = None,
         nics: int = 1,
         macs: Sequence[str] = (),
+        counted: bool = True,
     ) -> None:
         """Describe a bed; entering it (or `start`) makes it and opens the first session.
 
         `metadata`: a document, the name of an emulator profile, True for a plain instance, False
-        for no metadata server.  `environment`: of every session, beside PYTHONPATH.
+        for no metadata server.  `environment`: of every session, beside PYTHONPATH.  `counted`:
+        whether the process waits until it may have beds.
         """
         worker = os.environ.get("PYTEST_XDIST_WORKER")
         name = f"{sweep.PREFIX}wine-{worker + '-' if worker else ''}{os.getpid()}-{next(_numbers)}"
@@ -102,6 +107,7 @@ class Wine:
         self.nics = specification
         self.registry = Registry(self)
         self._metadata = metadata
+        self._counted = counted
         self._environment = {"PYTHONPATH": SOURCES, **(environment or {})}
         self._network = Network(name, specification, dhcp=False)
         self._terminals: Optional[Terminals] = None
@@ -109,7 +115,7 @@ class Wine:
         self._children: list[Child] = []
         self._mds: Optional[ControlClient] = None
         self._session: Optional[_Session] = None
-        self._slot: Optional[int] = None
+        self._placed = False
         self._services_of_wine: frozenset[str] = frozenset()
         self._outputs = itertools.count(1)
         self._raised = 0
@@ -164,8 +170,10 @@ class Wine:
         if answer["code"] is None:
             raise CommandTimeout(shown, completed, purpose=f"{purpose} in {timeout:g} s")
         self._raise_gaps()
-        if completed.status == _CRASHED:
-            raise WineGap(f"wine gap: access violation in {shown[0]}: {completed.stderr[-2000:]}")
+        if completed.status in (_CRASHED, _STUB):
+            raise WineGap(
+                f"wine gap: {completed.status:#x} in {shown[0]}: {completed.stderr[-2000:]}"
+            )
         if check and completed.status != 0:
             raise CommandFailed(shown, completed, purpose=purpose)
         return completed
@@ -212,9 +220,10 @@ class Wine:
             raise RuntimeError(f"Wine bed {self.name} has no metadata server")
         return self._mds
 
-    def emulator_failures(self) -> list[str]:
-        """What went wrong in the emulator itself; a test that meets any proves nothing."""
-        return [] if self._mds is None else self._mds.failures
+    def problems(self) -> list[str]:
+        """What makes a passed test worthless: gaps nobody reported, failures of the emulator."""
+        failures = [] if self._mds is None else self._mds.failures
+        return [*(f"wine gap: {gap}" for gap in self.unreported_gaps()), *failures]
 
     def path(self, windows_path: str) -> Path:
         """The host's path of a Windows file; its parts are found whatever their case.
@@ -298,7 +307,9 @@ class Wine:
     def start(self) -> Wine:
         """Make the bed and open its first session."""
         lower = [wine_root.template(), wine_root.root()]
-        self._slot = _take_slot()
+        if self._counted:
+            _place.enter()
+            self._placed = True
         with sweep.registry_lock():
             sweep.sweep()
             self.directory.mkdir()
@@ -361,9 +372,9 @@ class Wine:
         with sweep.registry_lock():
             self._network.remove()
             sweep.remove_remains(self.name)
-        if self._slot is not None:
-            os.close(self._slot)
-            self._slot = None
+        if self._placed:
+            _place.leave()
+            self._placed = False
 
     def _surround(self) -> None:
         logs = {port: self.directory / f"{port.lower()}.log" for port in PORTS}
@@ -684,6 +695,27 @@ class _Session:
         return self._log.read_text(errors="replace").strip()[-2000:]
 
 
+@lru_cache(maxsize=1)
+def features() -> Mapping[str, str]:
+    """What this Wine lacks and how that showed, by the feature's name; empty for what works.
+
+    Tried once, in a bed of its own, and kept in the artifact cache.
+    """
+    script = wine_root.INSIDE / "features.py"
+    facts = {**wine_root.template_facts(), "features": script.read_text()}
+    tree = cache.artifact("wine-features", facts, _try_features).tree
+    found: dict[str, str] = json.loads((tree / "features.json").read_text())
+    return found
+
+
+def _try_features(tree: Path) -> None:
+    with Wine(metadata=False) as bed:
+        script = r"Z:\tree\tests\support\inside_wine\features.py"
+        with contextlib.suppress(WineGap):
+            bed.run([PYTHON, script, r"C:\features.json"], timeout=180)
+        (tree / "features.json").write_bytes(bed.path(r"C:\features.json").read_bytes())
+
+
 def _in_cgroup(path: Path) -> list[str]:
     return ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(path)]
 
@@ -699,20 +731,42 @@ def _part(folder: Path, name: str) -> Path:
     return exact
 
 
-def _take_slot() -> int:
-    """Wait until fewer than SESSIONS beds of this host run; the descriptor that holds the place."""
-    sweep.BEDS.mkdir(mode=0o755, parents=True, exist_ok=True)
-    deadline = time.monotonic() + _SLOT_TIMEOUT
-    while True:
-        for number in range(SESSIONS):
-            path = sweep.BEDS / f".wine-{number}"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-            else:
-                return descriptor
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{SESSIONS} Wine beds run already for {_SLOT_TIMEOUT:g} s")
-        time.sleep(0.1)
+class _Place:
+    """This process's place among the PROCESSES that may have beds, held while it has any."""
+
+    def __init__(self) -> None:
+        self._beds = 0
+        self._descriptor = -1
+
+    def enter(self) -> None:
+        if self._beds == 0:
+            self._descriptor = self._take()
+        self._beds += 1
+
+    def leave(self) -> None:
+        self._beds -= 1
+        if self._beds == 0:
+            os.close(self._descriptor)
+
+    @staticmethod
+    def _take() -> int:
+        sweep.BEDS.mkdir(mode=0o755, parents=True, exist_ok=True)
+        deadline = time.monotonic() + _PLACE_TIMEOUT
+        while True:
+            for number in range(PROCESSES):
+                path = sweep.BEDS / f".wine-{number}"
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(descriptor)
+                else:
+                    return descriptor
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{PROCESSES} processes have Wine beds already for {_PLACE_TIMEOUT:g} s"
+                )
+            time.sleep(0.1)
+
+
+_place = _Place()

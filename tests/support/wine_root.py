@@ -6,8 +6,7 @@ Writes: the artifact cache (about 1.1 GB for the tree, 1 GB for the prefix).
 The prefix is a layer on the tree, at /prefix.  Its C:\\py is CPython without the `._pth` file that
 would isolate it, so PYTHONPATH counts, with the wheels of `googet/requirements-windows.txt` and
 those of the tests.  COM1 to COM4 are /dev/com1 to /dev/com4.  Windows calls itself Server 2022, as
-the platform's images do.  What this Wine can do is tried once, and its answers are kept beside it
-(`features`).
+the platform's images do.
 
 Facts: Wine 10.0 of Debian 13, measured; wineboot(1); the embeddable distribution's documentation.
 """
@@ -15,16 +14,13 @@ Facts: Wine 10.0 of Debian 13, measured; wineboot(1); the embeddable distributio
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import windows_python
 
-from support import cache, roots
+from support import cache, roots, tiers
 from support.commands import run_command
 
 SUITE = "trixie"
@@ -48,6 +44,10 @@ ENVIRONMENT = (
 )
 
 _TIMEOUT = 300.0
+_PROGRAMS = (
+    *("unshare", "nsenter", "setpriv", "mount", "umount", "pivot_root", "ip"),
+    *("mmdebstrap", "osslsigncode", "openssl"),
+)
 
 _SETTINGS = r"""Windows Registry Editor Version 5.00
 
@@ -102,7 +102,6 @@ exec setpriv --bounding-set={CAPABILITIES} env -i {" ".join(f"'{e}'" for e in EN
     wine "C:\\py\\python.exe" "Z:\\tmp\\parts\\prepare.py"
     wineserver -w
     mkdir /bed
-    wine "C:\\py\\python.exe" "Z:\\tmp\\parts\\features.py" /bed/features.json
     wineserver -k || :
     wineserver -w
   '
@@ -119,23 +118,33 @@ def template() -> Path:
 
     Raises CommandFailed or ProvenanceError with what is missing.
     """
-    return cache.artifact("wine", _template_facts(), _build_template).tree / "upper"
+    return cache.artifact("wine", template_facts(), _build_template).tree / "upper"
 
 
 def is_cached() -> bool:
     """Whether `root` and `template` would succeed without network."""
-    return roots.is_helper_cached(SUITE, PACKAGES) and cache.cached("wine", _template_facts())
+    return roots.is_helper_cached(SUITE, PACKAGES) and cache.cached("wine", template_facts())
 
 
-@lru_cache(maxsize=1)
-def features() -> Mapping[str, str]:
-    """What this Wine lacks and how that showed, by the feature's name; empty for what works."""
-    found: dict[str, str] = json.loads((template() / "bed" / "features.json").read_text())
-    return found
+def problems() -> tuple[str, ...]:
+    """What this machine lacks for Wine beds; fetches Python and the wheels when they are due."""
+    found = list(tiers.namespace_problems(_PROGRAMS))
+    if found or is_cached():
+        return tuple(found)
+    if not roots.is_helper_cached(SUITE, PACKAGES):
+        problem = roots.archive_problem(SUITE)
+        found += [problem] if problem else []
+    try:
+        windows_python.python_archive()
+        windows_python.wheels(windows_python.RUNTIME_REQUIREMENTS, TEST_REQUIREMENTS)
+    except windows_python.ProvenanceError as failure:
+        found.append(f"Python for Windows ({failure})")
+    return tuple(found)
 
 
-def _template_facts() -> dict[str, object]:
-    files = [*sorted(INSIDE.glob("*.py")), windows_python.RUNTIME_REQUIREMENTS, TEST_REQUIREMENTS]
+def template_facts() -> dict[str, object]:
+    """What the prefix is made of."""
+    files = [INSIDE / "prepare.py", windows_python.RUNTIME_REQUIREMENTS, TEST_REQUIREMENTS]
     return {
         "tree": roots.helper_facts(SUITE, PACKAGES),
         "settings": _SETTINGS,
@@ -160,8 +169,7 @@ def _build_template(tree: Path) -> None:
     wheels = windows_python.wheels(windows_python.RUNTIME_REQUIREMENTS, TEST_REQUIREMENTS)
     windows_python.install_wheels(wheels, packages)
     (files / "settings.reg").write_text(_SETTINGS.replace("\n", "\r\n"), encoding="ascii")
-    for script in INSIDE.glob("*.py"):
-        shutil.copyfile(script, files / script.name)
+    shutil.copyfile(INSIDE / "prepare.py", files / "prepare.py")
     run_command(
         [
             *("unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"),

@@ -13,6 +13,8 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
+STUB = 0x80000100  # EXCEPTION_WINE_STUB
+
 TRIALS = {
     "NetUserSetInfo": """
         import win32net
@@ -81,7 +83,7 @@ TRIALS = {
     "service failure actions": """
         import sys, win32service as w
         manager = w.OpenSCManager(None, None, w.SC_MANAGER_ALL_ACCESS)
-        service = w.CreateService(manager, "probe-actions", "probe", w.SERVICE_ALL_ACCESS, 0x10, 3,
+        service = w.CreateService(manager, "actions", "actions", w.SERVICE_ALL_ACCESS, 0x10, 3,
                                   0, "cmd.exe", None, 0, None, None, None)
         try:
             w.ChangeServiceConfig2(service, w.SERVICE_CONFIG_FAILURE_ACTIONS, dict(
@@ -95,7 +97,7 @@ TRIALS = {
     "service SID type": """
         import win32service as w
         manager = w.OpenSCManager(None, None, w.SC_MANAGER_ALL_ACCESS)
-        service = w.CreateService(manager, "probe-sid", "probe", w.SERVICE_ALL_ACCESS, 0x10, 3,
+        service = w.CreateService(manager, "sid", "sid", w.SERVICE_ALL_ACCESS, 0x10, 3,
                                   0, "cmd.exe", None, 0, None, None, None)
         try:
             w.ChangeServiceConfig2(service, w.SERVICE_CONFIG_SERVICE_SID_INFO, 1)
@@ -167,6 +169,8 @@ def attempt(trial: str) -> str:
         return "it does not end"
     if done.returncode == 0:
         return ""
+    if done.returncode == STUB:
+        return "it has no such function, and ends the program that calls it"
     said = done.stderr.strip().splitlines()
     return said[-1] if said else f"the program that uses it ends with {done.returncode:#x}"
 

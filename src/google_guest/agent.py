@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import selectors
-import signal
 import threading
 import time
 from collections import deque
@@ -28,9 +27,8 @@ from google_guest.metadata.watcher import Update, Watcher
 from google_guest.reconcile import Pass
 from google_guest.records import record
 from google_guest.status import StatusFile
-from google_guest.system import System
-from google_guest.system.netlink import RouteMonitor
-from google_guest.system.service import ServiceManager, WakeUp
+from google_guest.system import NetworkMonitor, System
+from google_guest.system.service import RELOAD_SIGNALS, STOP_SIGNALS, ServiceManager, WakeUp
 from google_guest.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -88,7 +86,7 @@ class Agent:
         self._finished: deque[tuple[Worker, Pass]] = deque()
         self._stopping = threading.Event()
         self._reload_wanted = False
-        self._monitor: Optional[RouteMonitor] = None
+        self._monitor: Optional[NetworkMonitor] = None
         self._network_due: Optional[float] = None
         self._network_last = float("-inf")
         self._ready = False
@@ -112,8 +110,13 @@ class Agent:
         self._stopping.set()
         self._wake_up.wake()
 
+    def reload(self) -> None:
+        """Have the configuration read again; returns at once."""
+        self._reload_wanted = True
+        self._wake_up.wake()
+
     def _on_signal(self, number: int) -> None:
-        if number == signal.SIGHUP:
+        if number in RELOAD_SIGNALS:
             self._reload_wanted = True
         else:
             self._stopping.set()
@@ -135,9 +138,7 @@ class Agent:
     def run(self, *, handle_signals: bool = True) -> int:
         """Run until stopped; return the exit status."""
         if handle_signals:
-            self._wake_up.on_signals(
-                (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP), self._on_signal
-            )
+            self._wake_up.on_signals((*STOP_SIGNALS, *RELOAD_SIGNALS), self._on_signal)
         threading.stack_size(_THREAD_STACK)
         self._report_config_problems()
         self._status.load(self._system)
@@ -301,7 +302,7 @@ class Agent:
         ):
             return
         try:
-            self._monitor = self._system.network.open_monitor()
+            self._monitor = self._system.open_network_monitor()
         except OSError as error:
             log.warning("network changes are only seen by the periodic pass: %s", error)
             return

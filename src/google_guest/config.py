@@ -22,7 +22,6 @@ from google_guest.records import as_dict, field, record
 from google_guest.system.files import Files
 
 BUILT_IN = "built-in"
-CONFIG_PATH = "/etc/default/instance_configs.cfg"
 EXTRA_CONFIG_VARIABLE = "GUEST_AGENT_EXTRA_CONFIG"
 _LIMIT = 1 << 20
 
@@ -356,13 +355,15 @@ def load_config(
     files: Files,
     *,
     environ: Optional[Mapping[str, str]] = None,
-    path: str = CONFIG_PATH,
+    path: Optional[str] = None,
 ) -> Config:
     """Read every layer below the root of ``files``; never raises.
 
     ``environ`` defaults to the process environment and only serves ``$GUEST_AGENT_EXTRA_CONFIG``.
+    ``path`` is the administrator's file, by default where the platform has it.
     """
     environment = os.environ if environ is None else environ
+    path = path or files.places.config
     extra = environment.get(EXTRA_CONFIG_VARIABLE, "")
     layers = [extra] if extra else []
     layers += [f"{path}.distro", path, f"{path}.template"]

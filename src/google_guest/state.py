@@ -1,9 +1,9 @@
 """What the agent remembers: small JSON documents, replaced atomically, bound to one instance.
 
 ``/var/lib/google-guest-agent`` holds what outlives a boot, ``/run/google-guest-agent`` what does
-not. A document that was written by another instance (an image captured from a running machine)
-reads as absent, so foreign state never causes a removal. A damaged document reads as absent, too,
-and is replaced by the next write.
+not; ``places`` knows their counterparts on Windows. A document that was written by another instance
+(an image captured from a running machine) reads as absent, so foreign state never causes a removal.
+A damaged document reads as absent, too, and is replaced by the next write.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Optional
 
 from google_guest.changes import Change
+from google_guest.places import LINUX
 from google_guest.records import field, record
 from google_guest.system import System
 
 log = logging.getLogger(__name__)
 
-STATE_DIRECTORY = "/var/lib/google-guest-agent"
-RUN_DIRECTORY = "/run/google-guest-agent"
+STATE_DIRECTORY = LINUX.state
+RUN_DIRECTORY = LINUX.run
+STATUS_NAME = "status.json"
 _LIMIT = 8 << 20
 _INSTANCE = "instance"
 
@@ -45,6 +47,11 @@ def read_state(
         log.info("%s belongs to instance %s and is ignored here", path, owner)
         return None
     return document
+
+
+def status_path(system: System) -> str:
+    """Return where the agent of ``system`` tells others about itself."""
+    return system.places.in_run(STATUS_NAME)
 
 
 def encode_state(document: Mapping[str, Any], *, instance_id: Optional[int] = None) -> bytes:

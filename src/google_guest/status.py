@@ -1,4 +1,4 @@
-"""What the agent tells others about itself: ``/run/google-guest-agent/status.json``.
+"""What the agent tells others about itself: ``status.json`` in its run folder.
 
 Other programs read it (``google-guest status``, the features that follow another feature's
 success), so the file is replaced atomically, world-readable, and holds no secret. It is written
@@ -17,13 +17,12 @@ from typing import Any, Protocol
 
 from google_guest.features import Feature
 from google_guest.reconcile import Pass
-from google_guest.state import RUN_DIRECTORY, read_state
+from google_guest.state import read_state, status_path
 from google_guest.system import System
 from google_guest.version import version
 
 log = logging.getLogger(__name__)
 
-STATUS_PATH = f"{RUN_DIRECTORY}/status.json"
 _MINUTE = 60.0
 _KEPT_CHANGES = 20
 
@@ -43,8 +42,7 @@ class RunningFeature(Protocol):
 class StatusFile:
     """Collects results of passes and writes them out."""
 
-    def __init__(self, path: str = STATUS_PATH) -> None:
-        self._path = path
+    def __init__(self) -> None:
         self._features: dict[str, dict[str, Any]] = {}
         self._done: set[str] = set()
         self._boot_id = ""
@@ -59,7 +57,7 @@ class StatusFile:
         """Take over from an earlier agent of this boot what is done once per boot."""
         self._boot_id = system.boot_id()
         self._started = system.now()
-        earlier = read_state(system, self._path) or {}
+        earlier = read_state(system, status_path(system)) or {}
         if self._boot_id and earlier.get("boot_id") == self._boot_id:
             done = earlier.get("done_this_boot")
             if isinstance(done, list):
@@ -146,8 +144,8 @@ class StatusFile:
         self._written = now
         data = json.dumps(document, indent=1).encode() + b"\n"
         try:
-            system.files.write_atomic(self._path, data, mode=0o644)
+            system.files.write_atomic(status_path(system), data, mode=0o644)
         except OSError as error:
             if not self._broken:
-                log.warning("%s cannot be written: %s", self._path, error)
+                log.warning("%s cannot be written: %s", status_path(system), error)
             self._broken = True

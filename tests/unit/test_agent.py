@@ -29,8 +29,8 @@ from google_guest.metadata.tree import Metadata, parse_metadata
 from google_guest.metadata.watcher import Update, Watcher
 from google_guest.reconcile import Pass
 from google_guest.records import replace
-from google_guest.state import read_state
-from google_guest.status import STATUS_PATH, StatusFile
+from google_guest.state import read_state, status_path
+from google_guest.status import StatusFile
 from google_guest.system import System
 from google_guest.system.service import ServiceManager
 from metadata_server.emulator import Emulator
@@ -318,7 +318,7 @@ def test_read_only_file_system_is_one_info_line_and_a_skipped_feature(
     assert [(line.levelname, line.getMessage()) for line in lines] == [
         ("INFO", "probe: skipped, read-only file system: cannot touch x (and 1 more)")
     ]
-    row = (read_state(bench.system, STATUS_PATH) or {})["features"]["probe"]
+    row = (read_state(bench.system, status_path(bench.system)) or {})["features"]["probe"]
     assert (row["error"], row["skipped"]) == (
         "",
         "read-only file system: cannot touch x (and 1 more)",
@@ -445,7 +445,7 @@ def test_status_of_a_once_per_boot_feature_outlives_an_agent_restart(tmp_path: P
         with Bench(tmp_path, feature) as bench:
             bench.watcher.put(metadata())
             assert bench.ready.wait(5)
-        row = (read_state(bench.system, STATUS_PATH) or {})["features"]["probe"]
+        row = (read_state(bench.system, status_path(bench.system)) or {})["features"]["probe"]
         assert (row["on"], row["changes"]) == (True, ["touch x"])
 
 
@@ -511,8 +511,10 @@ def test_status_tells_what_each_feature_did(tmp_path: Path) -> None:
     with Bench(tmp_path, probe.feature(stage=Stage.BOOT)) as bench:
         bench.watcher.put(metadata())
         assert bench.ready.wait(5)
-        eventually(lambda: bool((read_state(bench.system, STATUS_PATH) or {}).get("ready")))
-    status = read_state(bench.system, STATUS_PATH) or {}
+        eventually(
+            lambda: bool((read_state(bench.system, status_path(bench.system)) or {}).get("ready"))
+        )
+    status = read_state(bench.system, status_path(bench.system)) or {}
     row = status["features"]["probe"]
     assert (row["on"], row["changes"], row["notes"]) == (True, ["touch x"], ["y is skipped"])
     assert row["last_success"] >= row["first_success"] > 0

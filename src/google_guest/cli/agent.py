@@ -21,17 +21,14 @@ from google_guest import logs
 from google_guest.config import Config, load_config
 from google_guest.errors import GuestError
 from google_guest.records import record
-from google_guest.state import RUN_DIRECTORY
 from google_guest.system import System
-from google_guest.system.firmware import is_compute_engine
-from google_guest.system.service import AlreadyRunning, InstanceLock, ServiceManager
+from google_guest.system.service import LOCK_NAME, AlreadyRunning, InstanceLock, ServiceManager
 from google_guest.version import version
 
 log = logging.getLogger(__name__)
 
 PROGRAM = "google_guest_agent"
 EXIT_FAILED, EXIT_USAGE, EXIT_ALREADY_RUNNING = 1, 2, 3
-LOCK_PATH = f"{RUN_DIRECTORY}/agent.lock"
 
 
 @record
@@ -55,17 +52,18 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     sink = logs.configure_logging(PROGRAM, level=logs.level_of(level))
     _open_log_file(config)
     manager = ServiceManager()
-    if system.is_live and not is_compute_engine(system.files) and not _host_override():
+    if system.is_live and not system.is_compute_engine() and not _host_override():
         log.info("this machine is no Compute Engine instance: nothing to do")
         manager.notify(READY="1", STATUS="not a Compute Engine instance")
         return 0
+    lock_path = system.places.in_run(LOCK_NAME)
     try:
-        lock = InstanceLock(system.files.host_path(LOCK_PATH))
+        lock = InstanceLock(system.files.host_path(lock_path))
     except AlreadyRunning as error:
         log.error("%s", error)
         return EXIT_ALREADY_RUNNING
     except OSError as error:
-        log.critical("%s: %s", LOCK_PATH, error.strerror)
+        log.critical("%s: %s", lock_path, error.strerror)
         return EXIT_FAILED
     try:
         return _once(system, config) if arguments.once else _serve(system, manager, sink)

@@ -30,10 +30,8 @@ from google_guest.features import Decision, Feature, Inputs, Plan
 from google_guest.metadata.client import MetadataClient
 from google_guest.metadata.tree import Metadata, parse_metadata
 from google_guest.reconcile import plan_feature, run_pass
-from google_guest.state import RUN_DIRECTORY, read_state
-from google_guest.status import STATUS_PATH
+from google_guest.state import read_state, status_path
 from google_guest.system import System
-from google_guest.system.firmware import is_compute_engine
 from google_guest.version import version
 
 EXIT_FAILED, EXIT_ALREADY_RUNNING = 1, 3
@@ -160,12 +158,12 @@ def _show_change(terminal: Terminal, change: Change) -> None:
 def _apply(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.dry_run:
         return _plan(arguments, terminal)
-    # Only here: the module needs fcntl, and the other commands take no lock.
-    from google_guest.system.service import AlreadyRunning, InstanceLock
+    # Only here: the other commands take no lock.
+    from google_guest.system.service import LOCK_NAME, AlreadyRunning, InstanceLock
 
     inputs = _inputs(arguments)
     try:
-        lock = InstanceLock(inputs.system.files.host_path(f"{RUN_DIRECTORY}/agent.lock"))
+        lock = InstanceLock(inputs.system.files.host_path(inputs.system.places.in_run(LOCK_NAME)))
     except AlreadyRunning:
         print(
             "google-guest: the agent is running and applies changes itself;"
@@ -226,7 +224,7 @@ def _metadata(arguments: argparse.Namespace, system: System) -> Metadata:
             return parse_metadata(json.loads(path.read_bytes()))
         except ValueError as error:
             raise GuestError(f"{path} is no JSON document: {error}") from error
-    if system.is_live and not is_compute_engine(system.files):
+    if system.is_live and not system.is_compute_engine():
         if not os.environ.get("GCE_METADATA_HOST"):
             raise GuestError(
                 "this machine is no Compute Engine instance: name a document with --metadata"
@@ -255,9 +253,10 @@ def _features(arguments: argparse.Namespace) -> Sequence[Feature]:
 
 def _status(arguments: argparse.Namespace, terminal: Terminal) -> int:
     system = System(root=arguments.root.resolve())
-    document = read_state(system, STATUS_PATH)
+    path = status_path(system)
+    document = read_state(system, path)
     if document is None:
-        raise GuestError(f"the agent has not run since the machine started (no {STATUS_PATH})")
+        raise GuestError(f"the agent has not run since the machine started (no {path})")
     running = document.get("state") == "running" and _is_alive(system, document.get("pid"))
     document["state"] = "running" if running else "stopped"
     for row in document.get("features", {}).values():
@@ -316,7 +315,7 @@ def _is_alive(system: System, pid: object) -> bool:
         return False
     if not system.is_live:
         return os.path.isdir(f"/proc/{pid}")
-    return system.files.exists(f"/proc/{pid}")
+    return system.is_alive(pid)
 
 
 # config, keys, image-clean, version

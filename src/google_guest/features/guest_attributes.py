@@ -1,7 +1,7 @@
 """Guest attributes: what the instance publishes about itself, for people with access to it.
 
 Reads: the public ssh host keys in ``[InstanceSetup] host_key_dir`` (whoever made them), the agent's
-``status.json``, and what was published before (``/run/google-guest-agent/guest-attributes.json``).
+``status.json``, and what was published before (``guest-attributes.json`` in the run folder).
 
 Wants ``hostkeys/<algorithm>`` for each host key, ``guest-agent/version``, and once per boot
 ``guest-agent/sshable`` with the Unix time at which the first pass over accounts or OS Login
@@ -20,15 +20,15 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from google_guest.changes.reports import GuestAttribute, PublishGuestAttributes
+from google_guest.config import BUILT_IN
 from google_guest.features import Decision, Feature, Inputs, Plan
 from google_guest.metadata.tree import Metadata
 from google_guest.run_memory import run_still_lives
-from google_guest.state import RUN_DIRECTORY, read_state
+from google_guest.state import read_state, status_path
 from google_guest.system import System
 from google_guest.version import version
 
-MEMORY = f"{RUN_DIRECTORY}/guest-attributes.json"
-STATUS = f"{RUN_DIRECTORY}/status.json"
+MEMORY = "guest-attributes.json"
 SWITCH = "enable-guest-attributes"
 
 _PUBLIC_KEY = re.compile(r"ssh_host_[A-Za-z0-9-]+_key\.pub")
@@ -37,7 +37,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 DRIFT_INTERVAL = 600.0
 """Seconds until a host key is noticed that somebody else replaced."""
 
-_SSHABLE_FEATURES = ("accounts", "oslogin")
+_SSHABLE_FEATURES = ("accounts", "oslogin", "ssh-users")
 _LAST_MOMENT = 1e11
 _SOON, _LATER, _MINUTE = 2.0, 30.0, 60.0
 
@@ -78,14 +78,17 @@ def plan(inputs: Inputs) -> Plan:
     missing = tuple(item for item in wanted if published.get(item.path) != item.value)
     if not missing:
         return Plan(recheck_at=recheck_at, notes=tuple(notes))
-    change = PublishGuestAttributes(missing, MEMORY, memory, instance_id)
+    path = inputs.system.places.in_run(MEMORY)
+    change = PublishGuestAttributes(missing, path, memory, instance_id)
     return Plan((change,), recheck_at=recheck_at, notes=tuple(notes))
 
 
 def _memory(system: System, metadata: Metadata) -> dict[str, Any]:
     """Return what was sent and whether it was refused; empty once that may have changed."""
     switch = _switch(metadata)
-    memory = read_state(system, MEMORY, instance_id=metadata.instance.id) or {}
+    memory = (
+        read_state(system, system.places.in_run(MEMORY), instance_id=metadata.instance.id) or {}
+    )
     published = memory.get("published")
     if memory.get("switch") != switch or not isinstance(published, dict):
         return {"switch": switch, "published": {}}
@@ -100,8 +103,10 @@ def _switch(metadata: Metadata) -> str:
 
 
 def _host_keys(inputs: Inputs, notes: list[str]) -> Iterator[GuestAttribute]:
-    directory = inputs.config.instance_setup.host_key_dir.rstrip("/")
     files = inputs.system.files
+    configured = inputs.config.instance_setup.host_key_dir.rstrip("/")
+    is_default = inputs.config.origin("instance_setup", "host_key_dir") == BUILT_IN
+    directory = files.places.host_keys if is_default else configured
     seen = set()
     for name in files.list_directory(directory):
         if not _PUBLIC_KEY.fullmatch(name) or not files.exists(f"{directory}/{name[:-4]}"):
@@ -124,7 +129,7 @@ def _host_keys(inputs: Inputs, notes: list[str]) -> Iterator[GuestAttribute]:
 
 def _sshable(system: System) -> tuple[Optional[int], bool]:
     """Return since when people can log in, and whether that is still to be waited for."""
-    status = read_state(system, STATUS)
+    status = read_state(system, status_path(system))
     features = (status or {}).get("features")
     if not isinstance(features, dict):
         return None, True
@@ -145,7 +150,7 @@ def _sshable(system: System) -> tuple[Optional[int], bool]:
 
 def _recheck_delay(inputs: Inputs) -> float:
     """Return how soon to look again: the status file trails the pass that it tells of."""
-    started = (read_state(inputs.system, STATUS) or {}).get("started")
+    started = (read_state(inputs.system, status_path(inputs.system)) or {}).get("started")
     young = not isinstance(started, (int, float)) or inputs.now - started < _MINUTE
     return _SOON if young else _LATER
 

@@ -3,7 +3,7 @@
 Reads: ``os-release``, uname(2), the agent's version. Sends one request to the metadata server with
 two headers, each a base64 protobuf message, and nothing else; the answer does not matter. Changes
 nothing on the machine but its note of when it reported
-(``/run/google-guest-agent/telemetry.json``).
+(``telemetry.json`` in the run folder).
 
 Off if ``disable-guest-telemetry`` is true at the instance or at the project.
 
@@ -18,7 +18,7 @@ from google_guest.features import Decision, Feature, Inputs, Plan
 from google_guest.metadata.tree import Metadata
 from google_guest.os_release import OsRelease, read_os_release
 from google_guest.run_memory import run_still_lives
-from google_guest.state import RUN_DIRECTORY, read_state
+from google_guest.state import read_state
 from google_guest.system.kernel import KernelFacts, kernel_facts
 from google_guest.version import version
 
@@ -26,7 +26,7 @@ AGENT_HEADER = "X-Google-Guest-Agent"
 OS_HEADER = "X-Google-Guest-OS"
 AGENT_NAME = "GCEGuestAgent"
 INTERVAL = 24 * 3600.0
-MEMORY = f"{RUN_DIRECTORY}/telemetry.json"
+MEMORY = "telemetry.json"
 SWITCH = "disable-guest-telemetry"
 
 _LONGEST_VALUE = 256
@@ -53,7 +53,8 @@ def inputs_of(metadata: Metadata) -> bool:
 
 def plan(inputs: Inputs) -> Plan:
     """Return a report if this run of the agent has sent none for a day."""
-    memory = read_state(inputs.system, MEMORY) or {}
+    path = inputs.system.places.in_run(MEMORY)
+    memory = read_state(inputs.system, path) or {}
     sent = memory.get("sent")
     if isinstance(sent, (int, float)) and run_still_lives(inputs.system, memory):
         due = sent + INTERVAL
@@ -64,7 +65,7 @@ def plan(inputs: Inputs) -> Plan:
     agent, system = agent_fields(kernel), system_fields(release, kernel)
     headers = {AGENT_HEADER: header_value(agent), OS_HEADER: header_value(system)}
     shown = tuple(value for value in (*agent, *system) if value)
-    change = SendTelemetry(headers, shown, MEMORY, inputs.now)
+    change = SendTelemetry(headers, shown, path, inputs.now)
     return Plan((change,), recheck_at=inputs.now + INTERVAL)
 
 

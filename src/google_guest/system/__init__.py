@@ -7,6 +7,7 @@ network) is how everything above is tested without privileges.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -17,8 +18,10 @@ from google_guest.system.commands import DEFAULT_TIMEOUT, Completed, run_command
 from google_guest.system.files import Files
 
 if TYPE_CHECKING:
+    from google_guest.places import Places
     from google_guest.system.accounts import Accounts
     from google_guest.system.netlink import Network
+    from google_guest.system.windows import Windows
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 """The kernel's identifier of this boot (random(4))."""
@@ -52,6 +55,19 @@ class MetadataChannel(Protocol):
         """Send one request that carries ``headers`` and whose answer does not matter."""
 
 
+class NetworkMonitor(Protocol):
+    """A subscription to news of the kernel's network; a rtnetlink ``RouteMonitor`` is one."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable."""
+
+    def drain(self) -> frozenset[int]:
+        """Take all waiting news; return the indexes of the devices they are about."""
+
+    def close(self) -> None:
+        """Unsubscribe."""
+
+
 class System:
     """One guest: the running machine, or a file tree that is not booted."""
 
@@ -60,20 +76,55 @@ class System:
         root: Path = Path("/"),
         runner: CommandRunner = run_command,
         channel: Optional[MetadataChannel] = None,
+        *,
+        windows: Optional[Windows] = None,
     ) -> None:
+        """Take the running machine, or the tree below ``root``.
+
+        ``windows`` stands in for what the running Windows offers; with it, or on Windows, the
+        guest is a Windows machine.
+        """
         self.root = root
         self.runner = runner
         self.channel = channel
+        self._windows = windows
 
     @property
     def is_live(self) -> bool:
         """Whether this is the running machine and not a tree below some folder."""
         return self.root == Path("/")
 
+    @property
+    def is_windows(self) -> bool:
+        """Whether the guest is a Windows machine."""
+        return self._windows is not None or sys.platform == "win32"
+
+    @property
+    def places(self) -> Places:
+        """Where this guest keeps its files."""
+        return self.files.places
+
     @cached_property
     def files(self) -> Files:
         """Files below the root."""
+        if self.is_windows:
+            from google_guest.system.windows.files import WindowsFiles
+
+            return WindowsFiles(self.root)
         return Files(self.root)
+
+    @cached_property
+    def windows(self) -> Windows:
+        """What only Windows has: the registry, its accounts, its services.
+
+        Raises:
+            GuestError: the guest is no Windows machine, or one that is not running.
+        """
+        if self._windows is not None:
+            return self._windows
+        from google_guest.system.windows.native import native_windows
+
+        return native_windows(live=self.is_live)
 
     @cached_property
     def accounts(self) -> Accounts:
@@ -103,7 +154,35 @@ class System:
 
     def boot_id(self) -> str:
         """Return the identifier of this boot; empty where the kernel offers none."""
+        if self.is_windows:
+            return self.windows.boot_id() if self._has_windows else ""
         return (self.files.read_text(BOOT_ID) or "").strip()
+
+    def is_alive(self, process: int) -> bool:
+        """Return whether the process with this number runs; on Windows: as a Python program."""
+        if self.is_windows:
+            return self._has_windows and self.windows.is_alive(process)
+        return self.files.exists(f"/proc/{process}")
+
+    def is_compute_engine(self) -> bool:
+        """Return whether the firmware says that this is a Compute Engine instance."""
+        if self.is_windows:
+            return self._has_windows and self.windows.is_compute_engine()
+        from google_guest.system.firmware import is_compute_engine
+
+        return is_compute_engine(self.files)
+
+    def open_network_monitor(self) -> NetworkMonitor:
+        """Return what becomes readable when links, addresses or routes change.
+
+        Raises:
+            OSError: the kernel offers none.
+        """
+        return self.windows.open_monitor() if self.is_windows else self.network.open_monitor()
+
+    @property
+    def _has_windows(self) -> bool:
+        return self._windows is not None or self.is_live
 
     @staticmethod
     def now() -> float:

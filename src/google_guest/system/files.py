@@ -18,17 +18,26 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Optional
+from typing import ClassVar, Optional
+
+from google_guest.places import LINUX, Places
 
 DEFAULT_LIMIT = 1 << 20
 """Largest file that is read unless a caller says otherwise, in bytes."""
 
-_TEMPORARY_INFIX = ".google-"
+TEMPORARY_INFIX = ".google-"
 _MAX_LINKS = 40
+# Every platform has some of them.
+_READING = os.O_RDONLY | sum(
+    getattr(os, name, 0)
+    for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY", "O_NOINHERIT")
+)
 
 
 class Files:
     """File access below ``root``. Every method takes absolute guest paths."""
+
+    places: ClassVar[Places] = LINUX
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
@@ -78,9 +87,7 @@ class Files:
             OSError: it cannot be read, is no regular file (EINVAL) or is over ``limit`` (EFBIG).
         """
         try:
-            descriptor = os.open(
-                self.resolved(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-            )
+            descriptor = os.open(self.resolved(path), _READING)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
@@ -162,7 +169,7 @@ class Files:
         directory = os.open(self.resolved(parent), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._remove_leftovers(directory, name)
-            temporary = f".{name}{_TEMPORARY_INFIX}{os.urandom(6).hex()}"
+            temporary = f".{name}{TEMPORARY_INFIX}{os.urandom(6).hex()}"
             try:
                 self._write_new(directory, temporary, data, mode=mode, uid=uid, gid=gid)
                 os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -222,7 +229,7 @@ class Files:
         os.chmod(target, mode)
 
     def _remove_leftovers(self, directory: int, name: str) -> None:
-        prefix = f".{name}{_TEMPORARY_INFIX}"
+        prefix = f".{name}{TEMPORARY_INFIX}"
         for entry in os.listdir(directory):
             if entry.startswith(prefix):
                 _unlink_quietly(directory, entry)

@@ -12,7 +12,8 @@ import pytest
 
 from google_guest.catalog import FEATURES
 from google_guest.cli import guest
-from google_guest.status import STATUS_PATH
+from google_guest.places import LINUX
+from google_guest.state import STATUS_NAME
 from google_guest.version import version
 
 DOCUMENT = {
@@ -135,7 +136,7 @@ def test_status_without_an_agent_says_so(root: Path, capsys: pytest.CaptureFixtu
 
 
 def test_status_shows_what_the_agent_wrote(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = root / STATUS_PATH.lstrip("/")
+    path = root / LINUX.in_run(STATUS_NAME).lstrip("/")
     path.parent.mkdir(parents=True)
     row = {
         "on": True, "reason": "default", "layer": "built-in", "changes": ["create user ada"],
@@ -162,7 +163,7 @@ def test_status_shows_what_the_agent_wrote(root: Path, capsys: pytest.CaptureFix
 def test_status_names_the_state_of_a_feature(
     root: Path, capsys: pytest.CaptureFixture[str], facts: dict[str, object], state: str
 ) -> None:
-    path = root / STATUS_PATH.lstrip("/")
+    path = root / LINUX.in_run(STATUS_NAME).lstrip("/")
     path.parent.mkdir(parents=True)
     document = {"version": "1", "pid": 0, "state": "running", "features": {"clock": facts}}
     path.write_text(json.dumps(document))

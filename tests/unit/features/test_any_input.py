@@ -24,7 +24,9 @@ from google_guest.features.linux import clock, first_boot, forwarded_addresses
 from google_guest.features.linux.accounts import sshd
 from google_guest.managed_users import DOCUMENT, USER_LIST
 from google_guest.metadata.tree import parse_metadata
+from google_guest.places import LINUX
 from google_guest.reconcile import plan_feature
+from google_guest.state import STATUS_NAME
 from google_guest.system import System
 from google_guest.system.commands import Completed
 from google_guest.system.netlink import Network
@@ -32,9 +34,16 @@ from google_guest.system.netlink import Network
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0"
 MEMORIES = {
     DOCUMENT: ["users", "instance"],
-    guest_attributes.MEMORY: ["switch", "published", "refused", "instance", "pid", "started"],
-    guest_attributes.STATUS: ["features", "started", "boot_id", "done_this_boot"],
-    telemetry.MEMORY: ["sent", "process"],
+    LINUX.in_run(guest_attributes.MEMORY): [
+        "switch",
+        "published",
+        "refused",
+        "instance",
+        "pid",
+        "started",
+    ],
+    LINUX.in_run(STATUS_NAME): ["features", "started", "boot_id", "done_this_boot"],
+    LINUX.in_run(telemetry.MEMORY): ["sent", "process"],
     clock.MEMORY: ["drift_token"],
     first_boot.PROGRESS: ["host_keys", "instance"],
     forwarded_addresses.STATE_PATH: ["devices", "instance"],

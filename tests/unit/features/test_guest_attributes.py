@@ -13,6 +13,8 @@ from google_guest.changes.reports import PublishGuestAttributes
 from google_guest.features import Plan
 from google_guest.features import guest_attributes as feature
 from google_guest.metadata.errors import Forbidden, NotFound, TooManyRequests
+from google_guest.places import LINUX
+from google_guest.state import STATUS_NAME
 from google_guest.system import System
 from google_guest.version import version
 
@@ -41,7 +43,7 @@ def publish(system: System, **facts: object) -> None:
 
 
 def status(root: Path, **features: object) -> None:
-    place(root, feature.STATUS, json.dumps({"started": 999_990.0, "features": features}))
+    place(root, LINUX.in_run(STATUS_NAME), json.dumps({"started": 999_990.0, "features": features}))
 
 
 def test_host_keys_and_version_are_published(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_readiness_is_not_waited_for_where_nobody_provides_it(tmp_path: Path) ->
 
 def test_damaged_memory_means_nothing_was_sent(tmp_path: Path) -> None:
     channel = Channel()
-    system = tree(tmp_path, {**KEYS, feature.MEMORY: '{"published": 3, "switch": 1}'})
+    system = tree(tmp_path, {**KEYS, LINUX.in_run(feature.MEMORY): '{"published": 3, "switch": 1}'})
     system.channel = channel
     publish(system)
     assert channel.written == PUBLISHED

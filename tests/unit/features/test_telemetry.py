@@ -14,6 +14,7 @@ from support.trees import Channel, inputs, metadata, place, tree
 
 from google_guest.features import telemetry as feature
 from google_guest.metadata.errors import Forbidden, Unreachable
+from google_guest.places import LINUX
 from google_guest.system import System
 from google_guest.system.kernel import KernelFacts
 from google_guest.version import version
@@ -137,7 +138,7 @@ def test_clock_that_was_set_back_does_not_silence_it(tmp_path: Path) -> None:
 
 def test_next_agent_reports_anew(tmp_path: Path) -> None:
     system = machine(tmp_path, Channel())
-    place(tmp_path, feature.MEMORY, '{"sent": 999999, "process": 4194399}')
+    place(tmp_path, LINUX.in_run(feature.MEMORY), '{"sent": 999999, "process": 4194399}')
     assert feature.plan(inputs(system, metadata())).changes
 
 

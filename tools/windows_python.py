@@ -53,6 +53,7 @@ from typing import Optional
 TOP = Path(__file__).resolve().parent.parent
 PINS = Path(__file__).with_suffix(".pins")
 RUNTIME_REQUIREMENTS = TOP / "googet" / "requirements-windows.txt"
+TEST_REQUIREMENTS = TOP / "tests" / "support" / "requirements-windows.txt"
 
 PYTHON_VERSION = "3.13"
 PLATFORM = "win_amd64"
@@ -284,17 +285,11 @@ def _common_name(said: str) -> str:
 
 
 def _reason(said: str) -> str:
-    """The most telling line of what osslsigncode said about a file that it refuses."""
-    for pattern in (
-        r"Error: .*",
-        r"MISMATCH.*",
-        r"No signature found.*",
-        r".*verification: failed",
-    ):
-        match = re.search(pattern, said)
-        if match:
-            return match.group(0).strip().rstrip(".")
-    return "no signature"
+    """What osslsigncode said about a file that it refuses."""
+    for pattern, meaning in _REASONS.items():
+        if re.search(pattern, said):
+            return meaning
+    return "osslsigncode says no more"
 
 
 def _unpack_archive(archive: bytes, folder: Path) -> None:
@@ -518,7 +513,7 @@ def _file_name(name: str) -> str:
 def _fetched() -> Iterator[str]:
     archive = python_archive()
     yield f"Python archive {hashlib.sha256(archive).hexdigest()}"
-    for file in (RUNTIME_REQUIREMENTS, TOP / "tests" / "support" / "requirements-windows.txt"):
+    for file in (RUNTIME_REQUIREMENTS, TEST_REQUIREMENTS):
         for wheel in wheels(file) if file.exists() else ():
             yield wheel.name
 

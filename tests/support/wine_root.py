@@ -29,7 +29,7 @@ PACKAGES = ("wine64", "wine", "ca-certificates", "mount", "procps", "wixl")
 
 SOURCES = Path(__file__).resolve().parents[2]
 INSIDE = Path(__file__).with_name("inside_wine")
-TEST_REQUIREMENTS = Path(__file__).with_name("requirements-windows.txt")
+TEST_REQUIREMENTS = windows_python.TEST_REQUIREMENTS
 
 CAPABILITIES = "-sys_time,-sys_module,-sys_rawio"
 ENVIRONMENT = (

@@ -43,6 +43,7 @@ from googet.repofiles import Repository
 from googet.settings import Settings
 from googet.signing import (
     SIGNATURE_LIMIT,
+    OtherIndex,
     PublicKey,
     SigningError,
     Statement,
@@ -179,7 +180,14 @@ class _Loader:
         self, repository: Repository, cached: _CachedIndex, key: Optional[PublicKey]
     ) -> tuple[IndexEntry, ...]:
         data = unpacked(self._index(repository))
-        seen = None if key is None else self._verified(repository, cached, key, data)
+        seen = None
+        if key is not None:
+            try:
+                seen = self._verified(repository, cached, key, data)
+            except OtherIndex:
+                # It may have been published anew between the two answers.
+                data = unpacked(self._index(repository))
+                seen = self._verified(repository, cached, key, data)
         documents = read_documents(data)
         if not self._read_only:
             cached.write(dumps([document for _, document in documents]).encode(), seen)

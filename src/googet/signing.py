@@ -64,6 +64,10 @@ class SigningError(GuestError):
     """An index is not signed, not validly signed, or cannot be signed."""
 
 
+class OtherIndex(SigningError):
+    """The signature is not about this index, as when a repository was published in between."""
+
+
 @record
 class PublicKey:
     """An RSA public key."""
@@ -151,7 +155,7 @@ def check_signature(key: PublicKey, index: bytes, signature: bytes) -> Optional[
     """
     if not signature.lstrip().startswith(b"{"):
         if not verify(key, index, signature) and not verify(key, index, _unbased(signature)):
-            raise SigningError("the signature of the index is not valid")
+            raise OtherIndex("the signature of the index is not valid")
         return None
     envelope = _object(signature, "index.sig")
     signed, text = envelope.get("Signed"), envelope.get("Signature")
@@ -163,7 +167,7 @@ def check_signature(key: PublicKey, index: bytes, signature: bytes) -> Optional[
         raise SigningError("the signature of the index is not valid")
     statement = _statement(signed)
     if statement.sha256 != hashlib.sha256(index).hexdigest():
-        raise SigningError("index.sig is about another index")
+        raise OtherIndex("index.sig is about another index")
     return statement
 
 

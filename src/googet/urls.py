@@ -23,12 +23,15 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePath
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from google_guest.errors import GuestError
 from google_guest.records import record
 from google_guest.scripts.storage_url import shown_url
+
+if TYPE_CHECKING:
+    from googet.repofiles import Repository
 
 OAUTH = "oauth-"
 STORAGE = "https://storage.googleapis.com"
@@ -189,13 +192,13 @@ def child_url(repository: str, name: str) -> str:
     return place.url([*place.segments, name])
 
 
-def package_url(repository: str, source: str) -> str:
+def package_url(repository: Repository, source: str) -> str:
     """Return where a package is: ``source`` is the ``Source`` of its entry in the index.
 
     Raises:
-        UrlError: ``repository`` has none of the forms above, or ``source`` names no file.
+        UrlError: the repository has none of the forms above, or ``source`` names no file.
     """
-    place = _place(repository)
+    place = _place(repository.display_url)
     segments = list(place.segments[:-1])
     decoded = unquote_to_bytes(source.encode("utf-8", "replace"))
     if place.is_native and sys.platform == "win32":

@@ -135,7 +135,7 @@ def spec_from_json(value: Any) -> PackageSpec:
     """
     if not isinstance(value, dict):
         raise SpecError("a package spec is a JSON object; this is none")
-    given = _Object(fold_keys(value, _KEYS), "")
+    given = JsonObject(fold_keys(value, _KEYS), "")
     spec = PackageSpec(
         name=given.text("Name"),
         version=given.text("Version"),
@@ -229,6 +229,86 @@ def is_absolute(text: str) -> bool:
     return text.startswith(("/", "\\")) or _DRIVE.match(text) is not None
 
 
+class JsonObject:
+    """A JSON object whose values are taken out by type; what is null or missing is empty.
+
+    A value of another type raises SpecError, which names the key after ``place``.
+    """
+
+    def __init__(self, values: dict[str, Any], place: str) -> None:
+        self.values = values
+        self._place = place
+
+    def text(self, key: str) -> str:
+        """Return a string."""
+        value = self._get(key, str, "a string")
+        return "" if value is None else str(value)
+
+    def flag(self, key: str) -> bool:
+        """Return a boolean."""
+        return bool(self._get(key, bool, "true or false"))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of strings."""
+        values = self._get(key, list, "a list of strings") or ()
+        for value in values:
+            if value is not None and not isinstance(value, str):
+                raise self._wrong(key, "a list of strings")
+        return tuple(value or "" for value in values)
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        """Return a list of 64-bit integers."""
+        values = self._get(key, list, "a list of integers") or ()
+        for value in values:
+            if type(value) is not int or abs(value) > _INT64_MAX:
+                raise self._wrong(key, "a list of integers")
+        return tuple(values)
+
+    def mapping(self, key: str) -> dict[str, str]:
+        """Return an object of strings."""
+        values = self._get(key, dict, "an object of strings") or {}
+        for value in values.values():
+            if value is not None and not isinstance(value, str):
+                raise self._wrong(key, "an object of strings")
+        return {name: value or "" for name, value in values.items()}
+
+    def tags(self, key: str) -> dict[str, bytes]:
+        """Return an object of base64 strings, decoded."""
+        return {name: self._decoded(key, value) for name, value in self.mapping(key).items()}
+
+    def object(self, key: str, known: tuple[str, ...]) -> JsonObject:
+        """Return an object whose ``known`` keys may be written in any case."""
+        value = self._get(key, dict, "an object") or {}
+        return JsonObject(fold_keys(value, known), f"{self._place}{key}.")
+
+    def objects(self, key: str, known: tuple[str, ...]) -> tuple[JsonObject, ...]:
+        """Return a list of objects."""
+        values = self._get(key, list, "a list of objects") or ()
+        for value in values:
+            if value is not None and not isinstance(value, dict):
+                raise self._wrong(key, "a list of objects")
+        return tuple(
+            JsonObject(fold_keys(value or {}, known), f"{self._place}{key}[{number}].")
+            for number, value in enumerate(values)
+        )
+
+    def _decoded(self, key: str, text: str) -> bytes:
+        try:
+            # As in Go, base64 may be broken into lines.
+            return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise self._wrong(key, "an object of base64 strings") from error
+
+    def _get(self, key: str, kind: type, wanted: str) -> Optional[Any]:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise self._wrong(key, wanted)
+        return value
+
+    def _wrong(self, key: str, wanted: str) -> SpecError:
+        return SpecError(f"{self._place}{key} must be {wanted}")
+
+
 _KEYS = (
     "Name",
     "Version",
@@ -254,66 +334,7 @@ _KEYS = (
 _COMMAND_KEYS = ("Path", "Args", "ExitCodes")
 
 
-class _Object:
-    """A JSON object whose values are taken out by type; what is null or missing is empty."""
-
-    def __init__(self, values: dict[str, Any], place: str) -> None:
-        self.values = values
-        self._place = place
-
-    def text(self, key: str) -> str:
-        value = self._get(key, str, "a string")
-        return "" if value is None else str(value)
-
-    def flag(self, key: str) -> bool:
-        return bool(self._get(key, bool, "true or false"))
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self._get(key, list, "a list of strings") or ()
-        for value in values:
-            if value is not None and not isinstance(value, str):
-                raise self._wrong(key, "a list of strings")
-        return tuple(value or "" for value in values)
-
-    def integers(self, key: str) -> tuple[int, ...]:
-        values = self._get(key, list, "a list of integers") or ()
-        for value in values:
-            if type(value) is not int or abs(value) > _INT64_MAX:
-                raise self._wrong(key, "a list of integers")
-        return tuple(values)
-
-    def mapping(self, key: str) -> dict[str, str]:
-        values = self._get(key, dict, "an object of strings") or {}
-        for value in values.values():
-            if value is not None and not isinstance(value, str):
-                raise self._wrong(key, "an object of strings")
-        return {name: value or "" for name, value in values.items()}
-
-    def tags(self, key: str) -> dict[str, bytes]:
-        return {name: self._decoded(key, value) for name, value in self.mapping(key).items()}
-
-    def object(self, key: str, known: tuple[str, ...]) -> _Object:
-        value = self._get(key, dict, "an object") or {}
-        return _Object(fold_keys(value, known), f"{self._place}{key}.")
-
-    def _decoded(self, key: str, text: str) -> bytes:
-        try:
-            # As in Go, base64 may be broken into lines.
-            return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise self._wrong(key, "an object of base64 strings") from error
-
-    def _get(self, key: str, kind: type, wanted: str) -> Optional[Any]:
-        value = self.values.get(key)
-        if value is not None and not isinstance(value, kind):
-            raise self._wrong(key, wanted)
-        return value
-
-    def _wrong(self, key: str, wanted: str) -> SpecError:
-        return SpecError(f"{self._place}{key} must be {wanted}")
-
-
-def _command(given: _Object, key: str) -> Command:
+def _command(given: JsonObject, key: str) -> Command:
     command = given.object(key, _COMMAND_KEYS)
     return Command(
         _command_path(command.text("Path"), f"{key}.Path"),

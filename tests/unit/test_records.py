@@ -133,6 +133,7 @@ def test_agent_starts_without_the_modules_that_records_replace() -> None:
     code = (
         f"import sys; sys.path.append({source!r});"
         " import google_guest.agent, google_guest.catalog, google_guest.cli.agent;"
+        " google_guest.catalog.platform_features();"
         " print(*(m for m in ('dataclasses', 'inspect', 'ssl', 'hashlib', 'random', 'tempfile',"
         " 'argparse', 'asyncio', 'urllib.request') if m in sys.modules))"
     )

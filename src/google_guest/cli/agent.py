@@ -3,6 +3,10 @@
 Usage: google_guest_agent [run] [--foreground] [--once] [--print-config] [--log-level N]
        [--root DIR]
 
+On Windows, where ``run`` means the service manager's service, there are further verbs: see
+``cli.windows.service``. There, ``--accounts=memory`` keeps users in memory instead of Windows; it
+is for tests under Wine, which has no accounts, and refused everywhere else.
+
 Exit status: 0 after an orderly stop, and on machines that are not Compute Engine instances; 1 when
 nothing can run; 2 for wrong arguments; 3 when another agent is running.
 """
@@ -13,9 +17,9 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from google_guest import logs
 from google_guest.config import Config, load_config
@@ -25,9 +29,15 @@ from google_guest.system import System
 from google_guest.system.service import LOCK_NAME, AlreadyRunning, InstanceLock, ServiceManager
 from google_guest.version import version
 
+if TYPE_CHECKING:
+    from google_guest.agent import Agent
+    from google_guest.system.windows.service_process import ServiceControls
+
 log = logging.getLogger(__name__)
 
 PROGRAM = "google_guest_agent"
+_SERVICE_STOP_BOUND = 8.0
+"""Seconds that passes get to end when Windows stops the service, which it wants within ten."""
 EXIT_FAILED, EXIT_USAGE, EXIT_ALREADY_RUNNING = 1, 2, 3
 
 
@@ -39,12 +49,36 @@ class Arguments:
     print_config: bool = False
     log_level: Optional[int] = None
     root: Path = Path("/")
+    verb: str = "run"
+    memory_accounts: bool = False
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the agent and return its exit status."""
-    arguments = _parse(sys.argv[1:] if argv is None else argv)
-    system = System(root=arguments.root)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parse(words)
+    if sys.platform == "win32":
+        from google_guest.cli.windows import service
+
+        if arguments.verb in service.VERBS:
+            return service.do(arguments.verb, System().windows.services, python=sys.executable)
+        if arguments.verb == "run" and not (arguments.once or arguments.print_config):
+            return service.main([word for word in words if word != "run"])
+    return _run(arguments)
+
+
+def run_as_service(argv: Sequence[str], controls: ServiceControls) -> int:
+    """Run the agent as a Windows service that ``controls`` stop and reload."""
+
+    def connect(agent: Agent) -> None:
+        controls.connect(stop=agent.stop, reload=agent.reload)
+
+    return _run(_parse(argv), connect=connect)
+
+
+def _run(arguments: Arguments, *, connect: Optional[Callable[[Agent], None]] = None) -> int:
+    """Run the agent; without ``connect`` signals stop and reload it."""
+    system = _system(arguments)
     config = load_config(system.files)
     if arguments.print_config:
         return _print_config(config)
@@ -56,6 +90,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         log.info("this machine is no Compute Engine instance: nothing to do")
         manager.notify(READY="1", STATUS="not a Compute Engine instance")
         return 0
+    try:
+        system.prepare()
+    except (GuestError, OSError) as error:
+        log.error("the agent's folders are not as they should be: %s", error)
     lock_path = system.places.in_run(LOCK_NAME)
     try:
         lock = InstanceLock(system.files.host_path(lock_path))
@@ -66,16 +104,23 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         log.critical("%s: %s", lock_path, error.strerror)
         return EXIT_FAILED
     try:
-        return _once(system, config) if arguments.once else _serve(system, manager, sink)
+        if arguments.once:
+            return _once(system, config)
+        return _serve(system, manager, sink, connect)
     finally:
         sink.flush(everything=True)
         lock.release()
 
 
-def _serve(system: System, manager: ServiceManager, sink: logs.Sink) -> int:
+def _serve(
+    system: System,
+    manager: ServiceManager,
+    sink: logs.Sink,
+    connect: Optional[Callable[[Agent], None]],
+) -> int:
     # Imported after the checks above: machines that are not instances never pay for it.
-    from google_guest.agent import Agent
-    from google_guest.catalog import FEATURES
+    from google_guest.agent import Agent, AgentOptions
+    from google_guest.catalog import platform_features
     from google_guest.metadata.client import MetadataClient
     from google_guest.metadata.watcher import Watcher
     from google_guest.status import StatusFile
@@ -87,19 +132,22 @@ def _serve(system: System, manager: ServiceManager, sink: logs.Sink) -> int:
         system,
         load_config=lambda: load_config(system.files),
         watcher=Watcher(client),
-        features=FEATURES,
+        features=platform_features(),
         manager=manager,
         status=StatusFile(),
         flush_logs=sink.flush,
+        options=AgentOptions() if connect is None else AgentOptions(stop_bound=_SERVICE_STOP_BOUND),
     )
+    if connect is not None:
+        connect(agent)
     # Everything is imported: what lives now lives on, so the collector need not look at it again.
     gc.freeze()
     gc.enable()
-    return agent.run()
+    return agent.run(handle_signals=connect is None)
 
 
 def _once(system: System, config: Config) -> int:
-    from google_guest.catalog import FEATURES
+    from google_guest.catalog import platform_features
     from google_guest.features import Inputs
     from google_guest.metadata.client import MetadataClient
     from google_guest.metadata.tree import parse_metadata
@@ -113,7 +161,7 @@ def _once(system: System, config: Config) -> int:
         log.error("%s", error)
         return EXIT_FAILED
     failed = False
-    for feature in FEATURES:
+    for feature in platform_features():
         result = run_pass(feature, Inputs(metadata, config, system, system.now()))
         for change in result.outcome.applied:
             log.info("%s: %s", feature.name, change.describe())
@@ -147,6 +195,15 @@ def _host_override() -> bool:
     return bool(os.environ.get("GCE_METADATA_HOST"))
 
 
+def _system(arguments: Arguments) -> System:
+    if sys.platform == "win32" and arguments.memory_accounts:
+        from google_guest.system.windows.memory import MemoryAccounts
+        from google_guest.system.windows.native import NativeWindows
+
+        return System(root=arguments.root, windows=NativeWindows(accounts=MemoryAccounts()))
+    return System(root=arguments.root)
+
+
 def _parse(argv: Sequence[str]) -> Arguments:
     if list(argv) in ([], ["run"]):
         return Arguments()
@@ -154,7 +211,13 @@ def _parse(argv: Sequence[str]) -> Arguments:
     import argparse
 
     parser = argparse.ArgumentParser(PROGRAM, description="The Compute Engine guest agent.")
-    parser.add_argument("command", nargs="?", choices=("run",), default="run")
+    verbs: tuple[str, ...] = ("run",)
+    if sys.platform == "win32":
+        from google_guest.cli.windows import service
+
+        verbs = ("run", "noservice", *service.VERBS, "help")
+        parser.add_argument("--accounts", choices=("memory",), help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="?", choices=verbs, default="run")
     parser.add_argument("--version", action="version", version=version())
     parser.add_argument(
         "--foreground", action="store_true", help="stay in the foreground, which it always does"
@@ -168,9 +231,25 @@ def _parse(argv: Sequence[str]) -> Arguments:
     )
     parser.add_argument("--root", type=Path, default=Path("/"), help="act on the tree below DIR")
     chosen = parser.parse_args(argv)
+    if chosen.command == "help":
+        parser.print_help()
+        parser.exit()
+    in_memory = getattr(chosen, "accounts", None) == "memory"
+    if in_memory and not _is_wine():
+        parser.error("--accounts=memory is for tests under Wine, and this is Windows")
     return Arguments(
         once=chosen.once,
         print_config=chosen.print_config,
         log_level=chosen.log_level,
-        root=chosen.root.resolve(),
+        root=chosen.root if chosen.root == Path("/") else chosen.root.resolve(),
+        verb=chosen.command,
+        memory_accounts=in_memory,
     )
+
+
+def _is_wine() -> bool:
+    if sys.platform == "win32":
+        from google_guest.system.windows.calls import is_wine
+
+        return is_wine()
+    return False

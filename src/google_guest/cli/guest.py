@@ -236,16 +236,17 @@ def _metadata(arguments: argparse.Namespace, system: System) -> Metadata:
 
 
 def _features(arguments: argparse.Namespace) -> Sequence[Feature]:
-    from google_guest.catalog import FEATURES
+    from google_guest.catalog import platform_features
 
+    features = platform_features()
     wanted: Optional[list[str]] = arguments.feature
     if not wanted:
-        return FEATURES
-    names = [feature.name for feature in FEATURES]
+        return features
+    names = [feature.name for feature in features]
     for name in wanted:
         if name not in names:
             raise GuestError(f"there is no feature {name!r}; there are {', '.join(names)}")
-    return [feature for feature in FEATURES if feature.name in wanted]
+    return [feature for feature in features if feature.name in wanted]
 
 
 # status

@@ -1,6 +1,7 @@
 """Telemetry: which agent on which operating system, once at each start and then once a day.
 
-Reads: ``os-release``, uname(2), the agent's version. Sends one request to the metadata server with
+Reads: ``os-release`` and uname(2), or what Windows has instead (``windows_release``), and the
+agent's version. Sends one request to the metadata server with
 two headers, each a base64 protobuf message, and nothing else; the answer does not matter. Changes
 nothing on the machine but its note of when it reported
 (``telemetry.json`` in the run folder).
@@ -19,6 +20,7 @@ from google_guest.metadata.tree import Metadata
 from google_guest.os_release import OsRelease, read_os_release
 from google_guest.run_memory import run_still_lives
 from google_guest.state import read_state
+from google_guest.system import System
 from google_guest.system.kernel import KernelFacts, kernel_facts
 from google_guest.version import version
 
@@ -31,7 +33,7 @@ SWITCH = "disable-guest-telemetry"
 
 _LONGEST_VALUE = 256
 """In characters: a header has its limits."""
-_MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+_MACHINES = {"x86_64": "amd64", "x64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 """Machine names to those that the header of the agent uses."""
 
 
@@ -61,12 +63,20 @@ def plan(inputs: Inputs) -> Plan:
         # A moment in the future was noted before the clock was set back.
         if sent <= inputs.now < due:
             return Plan(recheck_at=due)
-    release, kernel = read_os_release(inputs.system.files), kernel_facts()
+    release, kernel = _facts(inputs.system)
     agent, system = agent_fields(kernel), system_fields(release, kernel)
     headers = {AGENT_HEADER: header_value(agent), OS_HEADER: header_value(system)}
     shown = tuple(value for value in (*agent, *system) if value)
     change = SendTelemetry(headers, shown, path, inputs.now)
     return Plan((change,), recheck_at=inputs.now + INTERVAL)
+
+
+def _facts(system: System) -> tuple[OsRelease, KernelFacts]:
+    if system.is_windows:
+        from google_guest.windows_release import windows_kernel, windows_os_release
+
+        return windows_os_release(system.windows), windows_kernel(system.windows)
+    return read_os_release(system.files), kernel_facts()
 
 
 def agent_fields(kernel: KernelFacts) -> tuple[str, ...]:

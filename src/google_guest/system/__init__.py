@@ -180,6 +180,17 @@ class System:
         """
         return self.windows.open_monitor() if self.is_windows else self.network.open_monitor()
 
+    def prepare(self) -> None:
+        """Make the folders ready that the agent writes to; on Linux the service's unit does.
+
+        Raises:
+            GuestError, OSError: the agent will not be able to remember anything.
+        """
+        if self.is_windows and self._has_windows:
+            from google_guest.system.windows.start import prepare
+
+            prepare(self.files, self.windows)
+
     @property
     def _has_windows(self) -> bool:
         return self._windows is not None or self.is_live

@@ -1,9 +1,8 @@
-"""The kernel's own account of itself: uname(2), or the version that Windows reports."""
+"""The kernel's own account of itself: uname(2); of Windows see ``windows_release``."""
 
 from __future__ import annotations
 
 import os
-import sys
 
 from google_guest.records import record
 
@@ -20,11 +19,6 @@ class KernelFacts:
 
 
 def kernel_facts() -> KernelFacts:
-    """Return the facts of the running kernel."""
-    if sys.platform == "win32":
-        # platform_version comes from a system library's file, so no compatibility mode lies in it.
-        number = ".".join(str(part) for part in sys.getwindowsversion().platform_version)
-        machine = os.environ.get("PROCESSOR_ARCHITECTURE", "").lower()
-        return KernelFacts("windows", number, number, machine)
+    """Return the facts of the running kernel, on Linux."""
     facts = os.uname()
     return KernelFacts(facts.sysname.lower(), facts.release, facts.version, facts.machine)

@@ -196,6 +196,9 @@ class Windows(Protocol):
     def is_alive(self, process: int) -> bool:
         """Return whether the process with this number runs Python."""
 
+    def wait_for_end(self, process: int, *, timeout: float) -> bool:
+        """Return whether the process ends within ``timeout`` seconds; one that is gone has."""
+
     def is_compute_engine(self) -> bool:
         """Return whether the firmware says that this is a Compute Engine instance."""
 

@@ -23,6 +23,7 @@ if sys.platform == "win32":
     _WRITE, _VIEW_64 = 0x20006, 0x100
     _NAME = "Id"
     _QUERY_LIMITED_INFORMATION = 0x1000
+    _SYNCHRONIZE = 0x100000
     _STILL_ACTIVE = 259
     _LONGEST_PATH = 32768
 
@@ -42,15 +43,7 @@ if sys.platform == "win32":
 
     def program_of(process: int) -> str:
         """Return the path of the program that a process runs; empty if there is no such process."""
-        close = function("kernel32", "CloseHandle", ctypes.c_void_p)
-        handle = function(
-            "kernel32",
-            "OpenProcess",
-            wintypes.DWORD,
-            wintypes.BOOL,
-            wintypes.DWORD,
-            result=ctypes.c_void_p,
-        )(_QUERY_LIMITED_INFORMATION, False, process)
+        handle = _open(process, _QUERY_LIMITED_INFORMATION)
         if not handle:
             return ""
         try:
@@ -72,7 +65,35 @@ if sys.platform == "win32":
             )(handle, 0, path, ctypes.byref(size))
             return path.value
         finally:
-            close(handle)
+            _close(handle)
+
+    def wait_for_end(process: int, timeout: float) -> bool:
+        """Return whether a process ends within ``timeout`` seconds."""
+        handle = _open(process, _SYNCHRONIZE)
+        if not handle:
+            return True
+        try:
+            waited = function("kernel32", "WaitForSingleObject", ctypes.c_void_p, wintypes.DWORD)(
+                handle, round(1000 * timeout)
+            )
+            return bool(waited == 0)
+        finally:
+            _close(handle)
+
+    def _open(process: int, rights: int) -> int:
+        """Return a handle of a process, 0 if there is none or it may not be looked at."""
+        handle = function(
+            "kernel32",
+            "OpenProcess",
+            wintypes.DWORD,
+            wintypes.BOOL,
+            wintypes.DWORD,
+            result=ctypes.c_void_p,
+        )(rights, False, process)
+        return handle or 0
+
+    def _close(handle: int) -> None:
+        function("kernel32", "CloseHandle", ctypes.c_void_p)(handle)
 
     def _create_volatile(key: str) -> bool:
         handle = ctypes.c_void_p()

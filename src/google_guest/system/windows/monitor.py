@@ -14,6 +14,7 @@ if sys.platform == "win32":
     from typing import Any
 
     from google_guest.system.service import WakeUp
+    from google_guest.system.windows import WindowsError
     from google_guest.system.windows.calls import failure, function
 
     _AF_UNSPEC = 0
@@ -33,21 +34,27 @@ if sys.platform == "win32":
             # Windows calls it as long as a subscription lives, so it must live as long.
             self._callback = _Callback(self._news)
             self._handles: list[Any] = []
-            for name in ("NotifyRouteChange2", "NotifyUnicastIpAddressChange"):
-                handle = ctypes.c_void_p()
-                code = function(
-                    "iphlpapi",
-                    name,
-                    ctypes.c_uint16,
-                    _Callback,
-                    ctypes.c_void_p,
-                    ctypes.c_bool,
-                    ctypes.c_void_p,
-                )(_AF_UNSPEC, self._callback, None, False, ctypes.byref(handle))
-                if code:
-                    self.close()
-                    raise OSError(str(failure(name, code)))
-                self._handles.append(handle)
+            try:
+                for name in ("NotifyRouteChange2", "NotifyUnicastIpAddressChange"):
+                    self._subscribe(name)
+            except WindowsError as error:
+                self.close()
+                raise OSError(str(error)) from error
+
+        def _subscribe(self, name: str) -> None:
+            handle = ctypes.c_void_p()
+            code = function(
+                "iphlpapi",
+                name,
+                ctypes.c_uint16,
+                _Callback,
+                ctypes.c_void_p,
+                ctypes.c_bool,
+                ctypes.c_void_p,
+            )(_AF_UNSPEC, self._callback, None, False, ctypes.byref(handle))
+            if code:
+                raise failure(name, code)
+            self._handles.append(handle)
 
         def _news(self, context: int, row: int, kind: int) -> None:
             self._wake_up.wake()

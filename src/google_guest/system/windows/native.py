@@ -44,7 +44,6 @@ if sys.platform == "win32":
     """SYSTEM_INFO.wProcessorArchitecture to the names that reports use."""
     _FIRMWARE_KEYS = (r"SYSTEM\HardwareConfig\Current", r"HARDWARE\DESCRIPTION\System\BIOS")
     _BOOT_KEY = COMPUTE_ENGINE_KEY + r"\Boot"
-    _QUERY_LIMITED_INFORMATION = 0x1000
 
     class NativeWindows:
         """See ``google_guest.system.windows.Windows``."""
@@ -113,6 +112,12 @@ if sys.platform == "win32":
             from google_guest.system.windows.boot import program_of
 
             return "python" in os.path.basename(program_of(process)).lower()
+
+        def wait_for_end(self, process: int, *, timeout: float) -> bool:
+            """Wait for the process."""
+            from google_guest.system.windows.boot import wait_for_end
+
+            return wait_for_end(process, timeout)
 
         def is_compute_engine(self) -> bool:
             """Return what the firmware's tables say."""

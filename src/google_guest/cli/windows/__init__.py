@@ -1,0 +1,1 @@
+"""Programs that exist on Windows only."""

@@ -323,9 +323,9 @@ def _version(folder: Path) -> str:
 
 
 def _fetched_sdist(pin: Pin) -> Path:
-    cached = _cached(pin.sha256)
-    if cached is not None:
-        return cached
+    known = cached(pin.sha256)
+    if known is not None:
+        return known
     address = _index_address(pin.name)
     certificates = os.environ.get("PIP_CERT") or None
     try:
@@ -338,7 +338,7 @@ def _fetched_sdist(pin: Pin) -> Path:
         ) from None
     if hashlib.sha256(content).hexdigest() != pin.sha256:
         raise ProvenanceError(f"{pin.name} from the package index is not the file that is pinned")
-    return _store(content, pin.sha256, address.rpartition("/")[2].partition("#")[0])
+    return store(content, pin.sha256, address.rpartition("/")[2].partition("#")[0])
 
 
 def _index_address(requirement: str) -> str:
@@ -373,12 +373,12 @@ def requirements(path: Path) -> tuple[Requirement, ...]:
 def wheels(*files: Path) -> tuple[Path, ...]:
     """The wheels of requirements files, in their order, from the cache or through pip."""
     wanted = [requirement for file in files for requirement in requirements(file)]
-    missing = [requirement for requirement in wanted if _cached(requirement.sha256) is None]
+    missing = [requirement for requirement in wanted if cached(requirement.sha256) is None]
     if missing:
         _download(missing)
     found = []
     for requirement in wanted:
-        wheel = _cached(requirement.sha256)
+        wheel = cached(requirement.sha256)
         if wheel is None:
             raise ProvenanceError(f"pip did not fetch {requirement.name}=={requirement.version}")
         found.append(wheel)
@@ -430,13 +430,13 @@ def _download(missing: Sequence[Requirement]) -> None:
             said = " ".join(done.stderr.split()) or "no reason given"
             raise ProvenanceError(f"pip cannot fetch the wheels for Windows: {said[-1000:]}")
         for wheel in sorted((Path(work) / "wheels").iterdir()):
-            _store(wheel.read_bytes(), _sha256(wheel), wheel.name)
+            store(wheel.read_bytes(), _sha256(wheel), wheel.name)
 
 
 # --- cache and programs ---
 
 
-def _cached(sha256: str) -> Optional[Path]:
+def cached(sha256: str) -> Optional[Path]:
     """A file of the cache, its bytes compared; None when it is not there or damaged."""
     folder = cache_folder() / "files" / sha256
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -445,7 +445,8 @@ def _cached(sha256: str) -> Optional[Path]:
     return None
 
 
-def _store(content: bytes, sha256: str, name: str) -> Path:
+def store(content: bytes, sha256: str, name: str) -> Path:
+    """Put a file into the cache; the caller has compared its SHA-256."""
     folder = cache_folder() / "files" / sha256
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)

@@ -248,20 +248,21 @@ def obsolete(
     are listed although they may hold other files: only empty ones are deleted. Protected folders,
     ROOT and paths that are none are left out.
     """
-    kept = {host.paths.key(path) for path in plan.recorded} if plan is not None else set()
-    kept.update(
-        host.paths.key(path) for package in others for path in package.installed_files or {}
-    )
+    plan = plan or PlacementPlan()
+    key_of = host.paths.key
+    owned = {key_of(path) for package in others for path in package.installed_files or {}}
+    # A file that becomes a folder, or the reverse, is obsolete as what it was.
+    kept_files = owned | {key_of(file.target) for file in plan.files}
+    kept_folders = owned | {key_of(folder) for folder in plan.folders}
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
     for path, digest in _recorded(old, host):
-        key = host.paths.key(path)
-        if key in kept:
-            continue
+        key = key_of(path)
         # Other versions of googet record files without a digest where they place none themselves.
         if digest or host.kind_of(path) == "file":
-            files[key] = path
-        elif not host.is_protected(path, host.host_path(root)):
+            if key not in kept_files:
+                files[key] = path
+        elif key not in kept_folders and not host.is_protected(path, host.host_path(root)):
             folders[key] = path
     deepest_first = sorted(folders.values(), key=lambda path: (-_depth(path), path))
     return Obsolete(tuple(sorted(files.values())), tuple(deepest_first))

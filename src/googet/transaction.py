@@ -54,8 +54,8 @@ class TransactionError(GuestError):
 class Committed:
     """A change that was made.
 
-    ``left`` are obsolete files that could not be deleted, ``at_restart`` old files that are in use
-    and go when the system restarts.
+    ``left`` are obsolete files that could not be deleted and are tried again at the next start of
+    googet, ``at_restart`` old files that are in use and go when the system restarts.
     """
 
     left: tuple[str, ...] = ()
@@ -254,16 +254,21 @@ class Transaction:
             self._at("commit rows", str(self._database.path))
 
     def _finish(self) -> Committed:
-        self._at("committed", str(self._path))
+        title = self._journal.title
         try:
+            self._at("committed", str(self._path))
             if not self._journal.committed:
                 self._journal = replace(self._journal, committed=True)
                 self._write_journal()
+        except OSError as error:
+            # The rows tell it as well.
+            _log.warning("the journal of %s cannot be written: %s", title, _reason(error))
+        try:
             finished = _finish(self._path, self._journal, self._steps)
         except (OSError, GuestError) as error:
             _log.warning(
                 "%s is done; what it leaves to delete is deleted at the next start: %s",
-                self._journal.title,
+                title,
                 _reason(error),
             )
             return Committed(at_restart=tuple(self._steps.at_restart))
@@ -346,8 +351,9 @@ def recover(
                     )
                 )
             elif _is_committed(journal, database):
-                _finish(path, journal, steps)
-                completed.append(journal.title)
+                _finish(path, _without_owned(journal, database, host), steps)
+                if journal.rows or journal.stages:
+                    completed.append(journal.title)
             else:
                 _undo(path, journal, cache, steps)
                 undone.append(journal.title)
@@ -383,8 +389,24 @@ def _digest(data: Optional[bytes]) -> str:
 
 def _finish(path: Path, journal: Journal, steps: FileSteps) -> Finished:
     finished = finish(journal, steps)
-    steps.remove(steps.host.host_path(path))
+    if finished.left:
+        # Tried again at every start until it works or another package owns the file.
+        rest = Journal(journal.title, files=finished.left, folders=journal.folders, committed=True)
+        journals.write(path, rest)
+    else:
+        steps.remove(steps.host.host_path(path))
     return finished
+
+
+def _without_owned(journal: Journal, database: Database, host: Host) -> Journal:
+    """Return the journal without the files to delete that packages own by now."""
+    key = host.paths.key
+    owned = {key(path) for package in database.packages() for path in package.installed_files or {}}
+
+    def free(paths: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(path for path in paths if key(path) not in owned)
+
+    return replace(journal, files=free(journal.files), folders=free(journal.folders))
 
 
 def _undo(path: Path, journal: Journal, cache: Path, steps: FileSteps) -> None:

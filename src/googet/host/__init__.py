@@ -207,7 +207,7 @@ class Host(abc.ABC):
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         descriptor = os.open(self.long_path(path), flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        if self.name != "windows":
+        if sys.platform != "win32" and self.name != "windows":
             os.fchmod(descriptor, mode)
         return os.fdopen(descriptor, "wb")
 
@@ -366,6 +366,7 @@ def current_host() -> Host:
         from googet.host.windows import WindowsHost
 
         return WindowsHost()
-    from googet.host.posix import PosixHost
+    else:
+        from googet.host.posix import PosixHost
 
-    return PosixHost()
+        return PosixHost()

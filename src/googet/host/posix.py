@@ -20,6 +20,8 @@ from googet.host import FileLock, Host, ProcessFacts, UninstallEntry
 from googet.host.paths import POSIX_PATHS
 from googet.host.programs import run
 
+assert sys.platform != "win32"
+
 _MACHINES = {
     "x86_64": "x86_64",
     "amd64": "x86_64",
@@ -185,6 +187,3 @@ class _PosixLock(FileLock):
 def _end_session(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-assert sys.platform != "win32"

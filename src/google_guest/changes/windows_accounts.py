@@ -24,7 +24,7 @@ from google_guest.system.windows import (
     UserExists,
     Windows,
 )
-from google_guest.windows_keys import WindowsKey, encode_processed, parse_processed
+from google_guest.windows_keys import ATTRIBUTE, WindowsKey, encode_processed, parse_processed
 from google_guest.windows_passwords import (
     RECOMMENDED_KEY,
     effective_length,
@@ -57,8 +57,8 @@ class ResetPassword(Change):
     def describe(self) -> str:
         """Return the user's name."""
         if self.exists is False:
-            return f"create user {self.key.user_name} with a new password"
-        return f"set a new password for user {self.key.user_name}"
+            return f"create user {self.key.user_name}, asked for with {ATTRIBUTE}"
+        return f"reset the password of user {self.key.user_name}"
 
     def diff(self) -> tuple[str, ...]:
         """Return what the request says beside its key."""

@@ -36,6 +36,11 @@ from google_guest.version import version
 
 EXIT_FAILED, EXIT_ALREADY_RUNNING = 1, 3
 _METADATA_BUDGET = 5.0
+_LOOK_AGAIN = (
+    "restarting the service GCEAgent makes it look at everything again"
+    if sys.platform == "win32"
+    else "'systemctl reload google-guest-agent' makes it look at everything again"
+)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -53,11 +58,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PermissionError as error:
-        hint = "" if os.geteuid() == 0 else " (try as root)"
-        print(f"google-guest: {error.filename}: {error.strerror}{hint}", file=sys.stderr)
+        print(f"google-guest: {error.filename}: {error.strerror}{_hint()}", file=sys.stderr)
     except OSError as error:
         print(f"google-guest: {error}", file=sys.stderr)
     return EXIT_FAILED
+
+
+def _hint() -> str:
+    if sys.platform == "win32":
+        return " (try as an administrator)"
+    return "" if os.geteuid() == 0 else " (try as root)"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -166,8 +176,7 @@ def _apply(arguments: argparse.Namespace, terminal: Terminal) -> int:
         lock = InstanceLock(inputs.system.files.host_path(inputs.system.places.in_run(LOCK_NAME)))
     except AlreadyRunning:
         print(
-            "google-guest: the agent is running and applies changes itself;"
-            " 'systemctl reload google-guest-agent' makes it look at everything again",
+            f"google-guest: the agent is running and applies changes itself; {_LOOK_AGAIN}",
             file=sys.stderr,
         )
         return EXIT_ALREADY_RUNNING
@@ -207,8 +216,14 @@ def _apply(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return EXIT_FAILED if any(row.is_failure for row in rows) else 0
 
 
+def _system(arguments: argparse.Namespace) -> System:
+    root: Path = arguments.root
+    # The running machine's root names no drive on Windows, and must keep naming none.
+    return System(root=root if root == Path("/") else root.resolve())
+
+
 def _inputs(arguments: argparse.Namespace) -> Inputs:
-    system = System(root=arguments.root.resolve())
+    system = _system(arguments)
     if not system.root.is_dir():
         raise GuestError(f"{arguments.root} is no directory")
     config = load_config(system.files)
@@ -253,7 +268,7 @@ def _features(arguments: argparse.Namespace) -> Sequence[Feature]:
 
 
 def _status(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    system = System(root=arguments.root.resolve())
+    system = _system(arguments)
     path = status_path(system)
     document = read_state(system, path)
     if document is None:
@@ -323,7 +338,7 @@ def _is_alive(system: System, pid: object) -> bool:
 
 
 def _config(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    config: Config = load_config(System(root=arguments.root.resolve()).files)
+    config: Config = load_config(_system(arguments).files)
     if arguments.json:
         _print_json(
             {
@@ -373,10 +388,12 @@ def _keys(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _image_clean(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    if sys.platform == "win32":
+        raise GuestError("on Windows GCESysprep prepares a machine for an image")
     from google_guest import image_clean
     from google_guest.changes import apply_all
 
-    system = System(root=arguments.root.resolve())
+    system = _system(arguments)
     config = load_config(system.files)
     changes = image_clean.plan(system, config, host_keys=arguments.host_keys)
     dry_run = arguments.dry_run

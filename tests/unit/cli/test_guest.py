@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from google_guest.catalog import FEATURES
+from google_guest.catalog import platform_features
 from google_guest.cli import guest
 from google_guest.places import LINUX
 from google_guest.state import STATUS_NAME
@@ -75,7 +75,7 @@ def test_plan_names_every_feature_with_its_decision(
 ) -> None:
     status, shown = _json(capsys, "plan", "--root", str(root), "--metadata", str(document))
     assert status == 0
-    assert [row["name"] for row in shown["features"]] == [row.name for row in FEATURES]
+    assert [row["name"] for row in shown["features"]] == [row.name for row in platform_features()]
     assert all(row["reason"] and row["layer"] for row in shown["features"])
 
 

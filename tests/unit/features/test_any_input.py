@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.trees import Commands, place
 from unit.features.test_forwarded_addresses import ETH0, KernelTable
 
-from google_guest.catalog import FEATURES
+from google_guest.catalog import platform_features
 from google_guest.config import load_config
 from google_guest.features import Feature, Inputs, guest_attributes, telemetry
 from google_guest.features.linux import clock, first_boot, forwarded_addresses
@@ -182,7 +182,7 @@ def planned(feature: Feature, given: Inputs) -> list[str]:
     return shown
 
 
-@pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
+@pytest.mark.parametrize("feature", platform_features(), ids=lambda feature: feature.name)
 @settings(max_examples=60)
 @given(tree=TREES, memory=memories(), file=st.binary(max_size=40))
 def test_any_input_is_planned(

@@ -381,10 +381,17 @@ class _Draft:
         reasons = self._remove_dependents()
         for key in self._planned:
             self._check(key)
-        order = _postorder(list(self._planned), {key: self._edges(key) for key in self._planned})
+        for number, goal in enumerate(goals):
+            if goal.key is not None and goal.key not in self._planned:
+                name = ".".join(goal.key)
+                raise _Failure(number, f"{name} is replaced by what else is to be installed")
+        requires = {key: self._requires(key) for key in self._planned}
         return Plan(
-            tuple(self._installation(key, reasons) for key in order),
-            tuple(self._concluded(goal) for goal in goals),
+            tuple(
+                self._installation(key, requires[key], reasons)
+                for key in _postorder(list(requires), requires)
+            ),
+            tuple(goals),
             tuple(self._warnings()),
         )
 
@@ -393,7 +400,7 @@ class _Draft:
         waiting = [key for key in roots if key in self._planned]
         reached = set(waiting)
         while waiting:
-            for key in self._edges(waiting.pop()):
+            for key in self._requires(waiting.pop()):
                 if key not in reached:
                     reached.add(key)
                     waiting.append(key)
@@ -448,15 +455,6 @@ class _Draft:
             return max(planned.number, self._planned[other].number), "is to be installed"
         return planned.number, "is installed"
 
-    def _edges(self, key: Key) -> list[Key]:
-        """Return the planned packages that satisfy dependencies of a planned one."""
-        found: dict[Key, None] = {}
-        for text, minimum in sorted(self._planned[key].offer.spec.dependencies.items()):
-            for satisfier in self._world.satisfiers(split_name(text), minimum):
-                if key_of(satisfier) in self._planned and key_of(satisfier) != key:
-                    found[key_of(satisfier)] = None
-        return list(found)
-
     def _requires(self, key: Key) -> tuple[Key, ...]:
         """Return the planned packages without which a dependency would be unsatisfied."""
         found: dict[Key, None] = {}
@@ -471,7 +469,9 @@ class _Draft:
             found.update(dict.fromkeys(satisfiers))
         return tuple(found)
 
-    def _installation(self, key: Key, reasons: Mapping[Key, str]) -> Installation:
+    def _installation(
+        self, key: Key, requires: tuple[Key, ...], reasons: Mapping[Key, str]
+    ) -> Installation:
         previous = [self._installed[key]] if key in self._installed else []
         if key in self._taken_over:
             previous.append(self._installed[self._taken_over[key]])
@@ -483,13 +483,8 @@ class _Draft:
                 Removal(self._installed[one], reasons[one])
                 for one in leaves_first([self._installed[one].spec for one in leaving])
             ),
-            self._requires(key),
+            requires,
         )
-
-    def _concluded(self, goal: Goal) -> Goal:
-        if goal.key is None or goal.key in self._planned:
-            return goal
-        return Goal(goal.text, error=f"{'.'.join(goal.key)} is replaced by another one asked for")
 
     def _warnings(self) -> Iterable[str]:
         """Name the installed packages that lose a dependency by a change of version."""

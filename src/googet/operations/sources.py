@@ -182,7 +182,7 @@ def _fetch_candidate(session: Session, candidate: Candidate, target: Path) -> Ar
 
 def _described(candidate: Candidate, target: Path) -> Archive:
     origin = candidate.repository.display_url
-    url = package_url(origin, candidate.entry.source)
+    url = package_url(candidate.repository, candidate.entry.source)
     return Archive(target, origin, url, candidate.entry.checksum)
 
 

@@ -167,6 +167,7 @@ class Steps:
         replaced = [self.installed[removal.key] for removal in prepared.removals]
         found = conflicts(prepared.placement, others, host)
         check_conflicts(found, strict=session.settings.strict_conflicts, force=self._options.force)
+        session.screen.lines(f"Warning: {one.path} of {one.owner} is overwritten" for one in found)
         with Transaction(session.root, host, session.database, title=f"install {name}") as txn:
             if prepared.unpacked is not None:
                 self._scratch(txn, prepared.unpacked, name)

@@ -136,16 +136,22 @@ def extract_member(path: Path, name: str, folder: Path) -> Path:
     """
     wanted = _entry_name(name, path)
     target = folder.joinpath(*wanted.split("/"))
-    found = False
-    with _opened(path, EXTRACTION_LIMIT) as entries:
+    file: Optional[BinaryIO] = None
+    with contextlib.ExitStack() as stack:
+        entries = stack.enter_context(_opened(path, EXTRACTION_LIMIT))
         for entry in entries:
-            if entry.kind == "file" and _entry_name(entry.name, path) == wanted:
+            if entry.kind != "file" or _entry_name(entry.name, path) != wanted:
+                continue
+            if file is None:
                 os.makedirs(_system_path(target.parent), exist_ok=True)
-                with replacing(Path(_system_path(target)), mode=_mode(entry)) as file:
-                    _copy(entries.tar, file)
-                found = True
-    if not found:
-        raise ArchiveError(f"{path} has no file {wanted}")
+                # It becomes the file only when the archive has proved to be sound to its end.
+                new = replacing(Path(_system_path(target)), mode=_mode(entry))
+                file = stack.enter_context(new)
+            file.seek(0)
+            file.truncate()
+            _copy(entries.tar, file)
+        if file is None:
+            raise ArchiveError(f"{path} has no file {wanted}")
     return target
 
 

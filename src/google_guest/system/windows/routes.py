@@ -31,6 +31,7 @@ if sys.platform == "win32":
     from collections.abc import Sequence
     from ctypes import wintypes
 
+    from google_guest.system.windows import WindowsError
     from google_guest.system.windows.calls import failure, function
 
     _AF_INET = 2
@@ -169,6 +170,8 @@ if sys.platform == "win32":
     def _interface_metric(index: int) -> int:
         """Return the metric of an interface; 0 if Windows does not tell."""
         row = _Interface(family=_AF_INET, index=index)
-        if function("iphlpapi", "GetIpInterfaceEntry", ctypes.c_void_p)(ctypes.byref(row)):
+        try:
+            get_entry = function("iphlpapi", "GetIpInterfaceEntry", ctypes.c_void_p)
+        except WindowsError:
             return 0
-        return int(row.metric)
+        return 0 if get_entry(ctypes.byref(row)) else int(row.metric)

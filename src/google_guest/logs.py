@@ -1,9 +1,10 @@
 """Logging: one line per event, to one sink, without secrets.
 
 Under systemd every line goes to standard output with a ``<N>`` priority prefix (sd-daemon(3)), on a
-terminal to standard error as it is, otherwise to syslog(3). A message that repeats within a minute
-is written once and then once more with a count. Whatever looks like a token, a signed URL, a key
-or a long run of base64 is replaced before it leaves the process.
+terminal to standard error as it is, otherwise to syslog(3). Windows has no syslog; there it is the
+event log and, line by line, COM1 (see ``system.windows.service_log``). A message that repeats
+within a minute is written once and then once more with a count. Whatever looks like a token, a
+signed URL, a key or a long run of base64 is replaced before it leaves the process.
 """
 
 from __future__ import annotations
@@ -152,6 +153,8 @@ class Sink:
             self._repeats.flush(None if everything else time.monotonic())
         finally:
             self.handler.release()
+        if everything:
+            self.handler.flush()
 
 
 def configure_logging(
@@ -161,17 +164,24 @@ def configure_logging(
     environ: Optional[Mapping[str, str]] = None,
     stdout: Optional[TextIO] = None,
     stderr: Optional[TextIO] = None,
+    platform: str = sys.platform,
 ) -> Sink:
     """Send the root logger to the sink that fits how the process was started."""
     environment = os.environ if environ is None else environ
     out = sys.stdout if stdout is None else stdout
-    err = sys.stderr if stderr is None else stderr
+    # A Windows service has no standard streams at all.
+    err: Optional[TextIO] = sys.stderr if stderr is None else stderr
     handler: logging.Handler
     if "JOURNAL_STREAM" in environment or "NOTIFY_SOCKET" in environment:
         handler = logging.StreamHandler(out)
         handler.setFormatter(LineFormatter(prefixed=True))
-    elif err.isatty() or environment.get("GUEST_AGENT_DEBUG"):
+    elif err is not None and (err.isatty() or environment.get("GUEST_AGENT_DEBUG")):
         handler = logging.StreamHandler(err)
+        handler.setFormatter(LineFormatter(prefixed=False))
+    elif platform == "win32":
+        from google_guest.system.windows.service_log import ServiceLogHandler, log_name
+
+        handler = ServiceLogHandler(log_name(identifier))
         handler.setFormatter(LineFormatter(prefixed=False))
     else:
         handler = SyslogHandler(identifier)
@@ -190,7 +200,8 @@ def add_log_file(path: str) -> None:
     Raises:
         OSError: it cannot be opened.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, flags, 0o640)
     handler = logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8"))
     formatter = LineFormatter(prefixed=False, timed=True)
     handler.setFormatter(formatter)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ SOURCE = "google-guest-environment"
 
 # Nothing of these reaches a package; tests and figures of the tree do not make a new build.
 _NOT_IN_PACKAGES = ("tests/", "benchmarks/", ".ci/", "tox.ini", ".git")
+_HEADING = re.compile(r"(\S+) \((\d{4}-\d\d-\d\d)\)$")
 _NOT_IN_RELEASE = {"build", "dist", ".git", ".venv", ".tox", "__pycache__", ".pybuild"}
 
 
@@ -31,6 +33,25 @@ def release_date() -> datetime.datetime:
     day = (TOP / "NEWS").read_text().split("\n", 1)[0].split("(")[1].split(")")[0]
     date = datetime.datetime.strptime(day, "%Y-%m-%d")
     return date.replace(tzinfo=datetime.timezone.utc)
+
+
+def news_entries(news: str) -> list[tuple[str, str, list[str]]]:
+    """(version, date, lines) of each entry of NEWS, newest first."""
+    found: list[tuple[str, str, list[str]]] = []
+    for line in news.splitlines():
+        heading = _HEADING.match(line)
+        if heading:
+            found.append((heading[1], heading[2], []))
+        elif line.strip():
+            found[-1][2].append(line.rstrip())
+    return found
+
+
+def notes() -> list[str]:
+    """What the newest entry of NEWS says, a text each."""
+    lines = news_entries((TOP / "NEWS").read_text())[0][2]
+    joined = " ".join(line.strip() for line in lines)
+    return [note.strip() for note in joined.split("* ") if note.strip()]
 
 
 def epoch() -> int:

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import ResourceLoader
 
 
 @functools.cache
@@ -22,11 +26,12 @@ def version() -> str:
     source_tree = os.path.join(here, "..", "..", "VERSION")
     try:
         text = _read(packaged)
-    except FileNotFoundError:
+    except OSError:
         text = _read(source_tree)
     return text.strip()
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read()
+    # Not open(): googet.exe has its modules, and this text, in a zip.
+    loader = cast("ResourceLoader", globals()["__loader__"])
+    return loader.get_data(path).decode("ascii")

@@ -1,0 +1,3 @@
+@echo off
+rem Run by the group policy at shutdown, which waits for the scripts.
+"%~dp0GCEMetadataScripts.exe" shutdown

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 _LARGEST_WIDTH = 10_000
@@ -66,8 +67,11 @@ def sprintf(form: str, values: Sequence[Any]) -> str:
             raise FormatError(f"format {form!r} has more directives than values")
         if max(int(width[:9] or 0), int((precision or "0")[:9])) > _LARGEST_WIDTH:
             raise FormatError(f"format {form!r} asks for more than {_LARGEST_WIDTH} characters")
-        text = _converted(verb, flags, precision, pending.pop(0))
-        return _padded(text, flags, int(width or 0), verb)
+        value = pending.pop(0)
+        if (width or precision is not None) and isinstance(value, Mapping):
+            raise FormatError(f"{match[0]} does not print a map")
+        text = _converted(verb, flags, precision, value)
+        return _padded(text, flags, int(width or 0))
 
     text = _DIRECTIVE.sub(replaced, form)
     if pending:
@@ -105,8 +109,10 @@ def kind_of(value: Any) -> str:
 
 
 def _converted(verb: str, flags: str, precision: Any, value: Any) -> str:
-    if verb == "v" and precision is None:
-        verb = "d" if isinstance(value, int) and not isinstance(value, bool) else verb
+    if "#" in flags or ("+" in flags and verb in "vsq"):
+        raise FormatError(f"%{flags}{verb} is not supported")
+    if verb == "v" and type(value) in (int, float):
+        verb = "d" if type(value) is int else "g"
     if verb in "vs" and isinstance(value, str):
         return value if precision is None else value[: int(precision or 0)]
     if verb == "v":
@@ -132,24 +138,24 @@ def _converted(verb: str, flags: str, precision: Any, value: Any) -> str:
 def _real(value: float, verb: str, flags: str, precision: Any) -> str:
     if verb in "gG" and precision is None:
         text = _general(abs(value))
+        text = text.upper() if verb == "G" else text
     else:
         text = format(abs(value), f".{int(precision or 0) if precision is not None else 6}{verb}")
     return _signed(math.copysign(1, value) < 0, text, flags)
 
 
 def _general(value: float) -> str:
-    """Return the shortest text that reads back; an exponent from 1e21 on and below 1e-4."""
-    if value == 0:
-        return "-0" if math.copysign(1, value) < 0 else "0"
-    text = repr(value)
-    mantissa, _, exponent = text.partition("e")
-    if not exponent:
-        if abs(value) >= 1e-4:
-            return text[:-2] if text.endswith(".0") else text
-        return text
-    if 0 < int(exponent) < 21:
-        return str(int(value))
-    return f"{mantissa[:-2] if mantissa.endswith('.0') else mantissa}e{int(exponent):+03d}"
+    """Return the shortest text that reads back; an exponent from 1e6 on and below 1e-4."""
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    assert isinstance(exponent, int)
+    mantissa = "".join(map(str, digits))
+    magnitude = len(mantissa) - 1 + exponent
+    if -5 < magnitude < 6 or value == 0:
+        text = f"{abs(value):.{max(-exponent, 0)}f}" if value else "0"
+    else:
+        fraction = f".{mantissa[1:]}" if len(mantissa) > 1 else ""
+        text = f"{mantissa[0]}{fraction}e{magnitude:+03d}"
+    return "-" + text if sign else text
 
 
 def _signed(negative: bool, digits: str, flags: str) -> str:
@@ -160,10 +166,10 @@ def _signed(negative: bool, digits: str, flags: str) -> str:
     return " " + digits if " " in flags else digits
 
 
-def _padded(text: str, flags: str, width: int, verb: str) -> str:
+def _padded(text: str, flags: str, width: int) -> str:
     if "-" in flags:
         return text.ljust(width)
-    if "0" in flags and verb not in "vsqt":
+    if "0" in flags:
         sign = text[:1] if text[:1] in ("-", "+", " ") else ""
         return sign + text[len(sign) :].rjust(width - len(sign), "0")
     return text.rjust(width)

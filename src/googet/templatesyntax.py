@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     r"""(?P<space>[ \t\r\n]+)
       | (?P<string>"(?:[^"\\\n]|\\.)*")
       | (?P<raw>`[^`]*`)
-      | (?P<character>'(?:[^'\\\n]|\\.[^']*)')
+      | (?P<character>'(?:[^'\\\n]|\\.)*')
       | (?P<mark>:=|[=|(),])
       | (?P<variable>\$\w*)
       | (?P<number>[+-]?\.?[0-9][0-9A-Za-z_.]*(?:(?<=[eEpP])[+-][0-9_]+)?)

@@ -186,8 +186,10 @@ def client_module_files() -> list[str]:
     wanted = [
         name
         for name in _modules("googet")
-        if not NOT_IN_CLIENT_MODULES.fullmatch(name) and name != "googet.__main__"
+        if not NOT_IN_CLIENT_MODULES.fullmatch(name)
     ]
+    # The boundary makes the running Windows when it is first asked for it.
+    wanted.append("google_guest.system.windows.native")
     found: dict[str, str] = {}
     while wanted:
         name = wanted.pop()

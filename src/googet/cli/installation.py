@@ -4,8 +4,8 @@ Usage: python.exe -I -B -m googet.cli.installation [remove]
 
 googet is installed by itself, on an interpreter of its own. Installing makes its folder one that
 administrators alone can change, sets the machine's variable ``GooGetRoot`` and appends the folder
-to the machine's ``Path``; removing takes both away again. What is in the folder stays: repositories,
-settings and the list of installed packages are the administrator's.
+to the machine's ``Path``; removing takes both away again. What is in the folder stays: settings,
+repositories and the list of installed packages are the administrator's.
 
 Exit status: 0; 1 with one line that says what Windows refused; 2 for wrong arguments.
 

@@ -45,7 +45,6 @@ _MARGIN = 225.0
 _TOKEN = re.compile(r"[!-~]+")
 _FAILURE_LIFE = 60.0
 _MDS_TIMEOUT = 3.0
-_MDS_BUDGET = 6.0
 
 
 class CredentialsError(GuestError):
@@ -80,11 +79,13 @@ class Credentials:
         *,
         environ: Mapping[str, str],
         clock: Callable[[], float] = time.time,
+        metadata_seconds: float = 6.0,
     ) -> None:
-        """``clock`` gives Unix time."""
+        """``clock`` gives Unix time; the metadata server has ``metadata_seconds`` in all."""
         self._send = send
         self._environ = environ
         self._clock = clock
+        self._metadata_seconds = metadata_seconds
         self._lock = threading.Lock()
         self._token: Optional[_Token] = None
         self._failure: Optional[GuestError] = None
@@ -246,7 +247,7 @@ class Credentials:
                 "instance/service-accounts/default/token",
                 recursive=False,
                 timeout=_MDS_TIMEOUT,
-                budget=_MDS_BUDGET,
+                budget=self._metadata_seconds,
             )
         except MetadataError as error:
             raise CredentialsError(

@@ -47,7 +47,12 @@ from googet.web import (
     status_error,
 )
 from google_guest.records import record
-from google_guest.scripts.connections import announced_length, url_parts, user_headers
+from google_guest.scripts.connections import (
+    DownloadError,
+    announced_length,
+    url_parts,
+    user_headers,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -224,7 +229,12 @@ class Transport:
             raise TransportError(str(error)) from error
         if path is not None:
             return Destination(url, path)
-        if not plain.lower().startswith(("https://", "http://")):
+        try:
+            parts = url_parts(plain)
+            is_web = parts.scheme in ("http", "https") and parts.hostname
+        except DownloadError:
+            is_web = False
+        if not is_web:
             raise TransportError(f"{shown(url)} is no address that can be fetched")
         return Destination(url, None, plain, oauth)
 

@@ -342,6 +342,8 @@ _WITHOUT_EFFECT = frozenset(
         ("pluginconfig", "connection_type"),
     }
 )
+_PRESENCE_DECIDES = ("account_manager", "address_manager")
+"""Sections that say ``disable = false`` by being there, whatever metadata says."""
 _SECTIONS_WITHOUT_EFFECT = frozenset({"telemetry", "acs"})
 """Keys of the references that have no meaning here and are accepted in silence."""
 
@@ -370,9 +372,17 @@ def load_config(
     values: dict[tuple[str, str], Any] = {}
     origins: dict[tuple[str, str], str] = {}
     problems: list[Problem] = []
+    present: dict[str, str] = {}
     for layer in layers:
         for section, key, text in _read_layer(files, layer, problems):
-            _take(layer, section, key, text, values=values, origins=origins, problems=problems)
+            attribute = _ATTRIBUTE_OF.get(section.strip().lower(), "")
+            if attribute in _PRESENCE_DECIDES:
+                present[attribute] = layer
+            if key is not None:
+                _take(layer, section, key, text, values=values, origins=origins, problems=problems)
+    for attribute, layer in present.items():
+        if (attribute, "disable") not in values:
+            values[attribute, "disable"], origins[attribute, "disable"] = False, layer
     sections = {}
     for attribute in SECTION_TITLES:
         chosen = {key: value for (name, key), value in values.items() if name == attribute}
@@ -393,7 +403,10 @@ def parse_duration(text: str) -> Optional[Duration]:
     return Duration(seconds) if position and position == len(text) else None
 
 
-def _read_layer(files: Files, path: str, problems: list[Problem]) -> Sequence[tuple[str, str, str]]:
+def _read_layer(
+    files: Files, path: str, problems: list[Problem]
+) -> Sequence[tuple[str, Optional[str], str]]:
+    """Return section, key and value of each line; an empty section has no key."""
     try:
         text = files.read_text(path, limit=_LIMIT)
     except OSError as error:
@@ -418,11 +431,12 @@ def _read_layer(files: Files, path: str, problems: list[Problem]) -> Sequence[tu
         first_line = str(error).splitlines()[0]
         problems.append(Problem(path, f"skipped, syntax error: {first_line}", is_error=True))
         return ()
-    return [
-        (section, key, _value(value))
-        for section in parser.sections()
-        for key, value in parser.items(section)
-    ]
+    rows: list[tuple[str, Optional[str], str]] = []
+    for section in parser.sections():
+        rows += [(section, key, _value(value)) for key, value in parser.items(section)]
+        if not parser.options(section):
+            rows.append((section, None, ""))
+    return rows
 
 
 def _take(

@@ -49,7 +49,9 @@ class Files:
         if self._is_live:
             return path
         parent, name = os.path.split(path.rstrip("/"))
-        return os.path.join(self._resolve(parent), name) if name else str(self.root)
+        if name in ("", ".", ".."):
+            return self._resolve(path)
+        return os.path.join(self._resolve(parent), name)
 
     def resolved(self, path: str) -> str:
         """Return the host path with every symbolic link followed inside the root."""

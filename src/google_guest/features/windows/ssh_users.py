@@ -83,7 +83,7 @@ def plan(inputs: Inputs) -> Plan:
             "this is a domain controller: users are made only if the configuration says"
             " [accountManager] disable = false"
         )
-    if read_state(system, system.places.in_run(MEMORY)) is None:
+    if not _was_looked_after(system):
         changes += _look_after_sshd(system, warnings)
     return Plan(tuple(changes), recheck_at=wanted.next_expiry, warnings=tuple(warnings))
 
@@ -91,11 +91,15 @@ def plan(inputs: Inputs) -> Plan:
 def plan_off(inputs: Inputs) -> Plan:
     """Forget that sshd was looked after: the next time it is switched on counts anew."""
     system = inputs.system
-    path = system.places.in_run(MEMORY)
-    memory = read_state(system, path)
-    if not memory or not memory.get("looked_after"):
+    if not _was_looked_after(system):
         return Plan()
+    path = system.places.in_run(MEMORY)
     return Plan((Remember(path, {}, purpose="that ssh is off", about="sshd"),))
+
+
+def _was_looked_after(system: System) -> bool:
+    memory = read_state(system, system.places.in_run(MEMORY)) or {}
+    return bool(memory.get("looked_after"))
 
 
 def _may_create(inputs: Inputs) -> bool:

@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from googet.settings import parse_go_duration
 from google_guest.errors import GuestError
 from google_guest.records import field, record
 
@@ -210,6 +209,9 @@ def _integer(text: str) -> int:
 
 
 def _duration(text: str) -> float:
+    # Most command lines have no duration, and the settings load YAML.
+    from googet.settings import parse_go_duration
+
     seconds = parse_go_duration(text)
     if seconds is None:
         raise ValueError(f"{text!r} is not a duration such as 90s, 5m or 1h30m")

@@ -51,6 +51,7 @@ class Installer:
         self._options = options
         self._prepared: dict[Key, PreparedInstallation] = {}
         self.plan = planner(requests)
+        self._names = {step.key: step.spec.full_name for step in self.plan.installations}
         #: Nothing that was asked for has failed so far.
         self.succeeded = not any(goal.error for goal in self.plan.goals)
 
@@ -141,6 +142,7 @@ class Installer:
     def _place(self, steps: Steps) -> None:
         screen = self._session.screen
         failed: set[Key] = set()
+        asked = {goal.key for goal in self.plan.goals}
         for step in self.plan.installations:
             reason = self._obstacle(step, steps, failed)
             if not reason:
@@ -154,7 +156,7 @@ class Installer:
                 self.succeeded = False
                 continue
             _log.info("%s is installed", step.spec.full_name)
-            if any(goal.key == step.key for goal in self.plan.goals):
+            if step.key in asked:
                 screen.line(f"Installation of {step.spec.full_name} and all dependencies completed")
                 screen.flush()
 
@@ -173,10 +175,8 @@ class Installer:
         return ""
 
     def _name(self, goal: Goal) -> str:
-        for step in self.plan.installations:
-            if step.key == goal.key:
-                return step.spec.full_name
-        return goal.text
+        name = self._names.get(goal.key) if goal.key is not None else None
+        return name or goal.text
 
 
 def show_plan(session: Session, plan: Plan) -> None:

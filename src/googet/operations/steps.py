@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Optional
 
 from googet.applications import find_application, register, unregister
+from googet.architectures import ARCHITECTURES
 from googet.commands import needs_archive, run_install, run_uninstall
 from googet.database import InstalledPackage
 from googet.operations.session import Session
@@ -91,6 +92,10 @@ class Steps:
         self._options = options
         self._unpacked: set[Path] = set()
         self.installed = session.installed()
+        # Which packages recorded a path: asked for every package of thousands.
+        self._owners: dict[str, set[Key]] = {}
+        for package in self.installed.values():
+            self._index(package)
 
     def close(self) -> None:
         """Delete what was extracted and not used."""
@@ -116,7 +121,7 @@ class Steps:
         self._unpacked.add(unpacked)
         placement = plan_files(step.spec, unpacked, session.host)
         if session.settings.strict_conflicts and not self._options.force:
-            others = self._others(step)
+            others = self._sharing(placement.recorded, leaving=_leaving(step))
             check_conflicts(conflicts(placement, others, session.host), strict=True, force=False)
         return PreparedInstallation(
             step, archive, placement, unpacked, tuple(map(self.prepare_removal, step.removals))
@@ -145,12 +150,19 @@ class Steps:
         kept = tuple(removal for removal in prepared.removals if removal.key in removals)
         return replace(prepared, step=step, removals=kept)
 
-    def _others(self, step: Installation) -> list[InstalledPackage]:
-        """Return the packages that stay beside the one to place."""
-        leaving = {step.key}
-        leaving.update(key_of(package.spec) for package in step.previous)
-        leaving.update(key_of(removal.package.spec) for removal in step.removals)
-        return [package for key, package in self.installed.items() if key not in leaving]
+    def _sharing(self, paths: Iterable[str], *, leaving: set[Key]) -> list[InstalledPackage]:
+        """Return the packages, without the leaving ones, that recorded one of the paths."""
+        found: set[Key] = set()
+        for path in paths:
+            found |= self._owners.get(self._path_key(path), set())
+        return [self.installed[key] for key in sorted(found - leaving)]
+
+    def _index(self, package: InstalledPackage) -> None:
+        for path in package.installed_files or {}:
+            self._owners.setdefault(self._path_key(path), set()).add(key_of(package.spec))
+
+    def _path_key(self, path: str) -> str:
+        return self._session.host.paths.key(path)
 
     # For real.
 
@@ -158,13 +170,14 @@ class Steps:
         """Place a package and whatever it displaces; raises GuestError, and all is as before."""
         session, step = self._session, prepared.step
         host, name = session.host, step.spec.full_name
-        others = self._others(step)
         leaving = [
             self.installed[key]
             for key in (key_of(package.spec) for package in step.previous)
             if key in self.installed
         ]
         replaced = [self.installed[removal.key] for removal in prepared.removals]
+        paths = [path for one in leaving + replaced for path in one.installed_files or {}]
+        others = self._sharing([*paths, *prepared.placement.recorded], leaving=_leaving(step))
         found = conflicts(prepared.placement, others, host)
         check_conflicts(found, strict=session.settings.strict_conflicts, force=self._options.force)
         session.screen.lines(f"Warning: {one.path} of {one.owner} is overwritten" for one in found)
@@ -201,7 +214,7 @@ class Steps:
         """Remove a package; raises GuestError, and it is there as before."""
         session = self._session
         package = self.installed[prepared.key]
-        others = [one for key, one in self.installed.items() if key != prepared.key]
+        others = self._sharing(package.installed_files or {}, leaving={prepared.key})
         title = f"remove {package.full_name}"
         with Transaction(session.root, session.host, session.database, title=title) as txn:
             self._uninstall(txn, prepared)
@@ -286,21 +299,33 @@ class Steps:
             txn.discard_cached(path)
 
     def _note(self, put: Iterable[InstalledPackage], gone: Iterable[InstalledPackage]) -> None:
-        for package in gone:
-            self.installed.pop(key_of(package.spec), None)
+        for package in (*gone, *put):
+            before = self.installed.pop(key_of(package.spec), None)
+            for path in (before.installed_files or {}) if before is not None else ():
+                self._owners[self._path_key(path)].discard(key_of(package.spec))
         for package in put:
             self.installed[key_of(package.spec)] = package
-        names = {name for name, _ in self.installed}
+            self._index(package)
         for package in gone:
             # The application is registered by the name alone, whatever the architecture.
-            if package.spec.name not in names and not self._options.db_only:
-                unregister(package.spec.name, self._session.host)
+            name = package.spec.name
+            others = any((name, arch) in self.installed for arch in ARCHITECTURES)
+            if not others and not self._options.db_only:
+                unregister(name, self._session.host)
 
     def _tell(self, name: str, left: Iterable[str], at_restart: Iterable[str]) -> None:
         for path in left:
             _log.warning("%s: %s could not be deleted", name, path)
         for path in at_restart:
             _log.info("%s: %s is in use and is deleted at the next restart", name, path)
+
+
+def _leaving(step: Installation) -> set[Key]:
+    """Return what is not there beside the package any more when the step is done."""
+    leaving = {step.key}
+    leaving.update(key_of(package.spec) for package in step.previous)
+    leaving.update(key_of(removal.package.spec) for removal in step.removals)
+    return leaving
 
 
 def _has_own_uninstaller(package: InstalledPackage) -> bool:

@@ -330,7 +330,8 @@ def is_portable_name(name: str) -> bool:
 
 
 def _mode(entry: TarEntry) -> int:
-    return entry.mode | 0o400
+    # On Windows a file without its write bit could not even be deleted.
+    return entry.mode | (0o600 if _ON_WINDOWS else 0o400)
 
 
 def _copy(tar: TarReader, file: BinaryIO) -> None:

@@ -375,6 +375,19 @@ def test_what_follows_the_archive_is_counted(tmp_path: Path) -> None:
         extract(path, tmp_path / "out", limit=1 << 20)
 
 
+def test_long_path_is_extracted(tmp_path: Path) -> None:
+    name = "/".join(["d" * 40] * 7) + "/f"
+    path = raw_goo(tmp_path / "a.goo", [(tar_entry(name), b"x")])
+    assert extract(path, tmp_path / "out") == (name, "a.pkgspec")
+    assert extract_member(path, name, tmp_path) == tmp_path / name
+
+
+def test_read_only_file_of_an_archive_can_be_replaced(tmp_path: Path) -> None:
+    path = raw_goo(tmp_path / "a.goo", [(tar_entry("v", mode=0o444), b"x")])
+    for _ in range(2):
+        assert extract_member(path, "v", tmp_path).read_bytes() == b"x"
+
+
 def test_existing_folder_is_left_alone(tmp_path: Path) -> None:
     path = raw_goo(tmp_path / "a.goo", [(tar_entry("x"), b"new")])
     (tmp_path / "out").mkdir()

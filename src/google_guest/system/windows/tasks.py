@@ -11,7 +11,6 @@ import os
 from xml.sax.saxutils import escape
 
 from google_guest.system import System
-from google_guest.system.commands import CommandError
 from google_guest.system.windows.environment import windows_folder
 
 _SYSTEM_ACCOUNT = "S-1-5-18"
@@ -92,14 +91,8 @@ def delete(system: System, name: str) -> bool:
 
 
 def exists(system: System, name: str) -> bool:
-    """Return whether there is a task ``name`` in the root folder."""
-    try:
-        _schtasks(system, "/query", "/tn", name)
-    except CommandError as error:
-        if error.status is None:
-            raise
-        return False
-    return True
+    """Return whether there is a task ``name`` in the root folder: each has a file of its name."""
+    return system.files.exists(rf"{windows_folder()}\System32\Tasks\{name}")
 
 
 def _schtasks(system: System, *arguments: str) -> None:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 from urllib.parse import urlencode
 
+from googet.yamltext import is_text
 from google_guest.errors import GuestError
 from google_guest.records import record
 
@@ -43,6 +44,7 @@ _LIFETIME = 3600
 _MARGIN = 225.0
 """Seconds before its end from which on a token is not used; the metadata server has a new one."""
 _TOKEN = re.compile(r"[!-~]+")
+_FIELD = re.compile(r"[!-~]([ -~]*[!-~])?")
 _FAILURE_LIFE = 60.0
 _MDS_TIMEOUT = 3.0
 
@@ -206,8 +208,11 @@ class Credentials:
         if file:
             text = _read_text(Path(file))
         elif url and "environment_id" not in place.values:
-            headers = place.values.get("headers") or {}
-            body = self._send(url, method="GET", headers=dict(headers))
+            named = _Document(place.values.get("headers") or {}, source.path)
+            headers = {name: named.text(name) for name in named.values}
+            if not all(_FIELD.fullmatch(text) for pair in headers.items() for text in pair):
+                raise CredentialsError(f"{source.path}: its headers cannot be sent")
+            body = self._send(url, method="GET", headers=headers)
             text = body.decode("utf-8", "replace")
         else:
             raise CredentialsError(
@@ -215,8 +220,8 @@ class Credentials:
             )
         form = place.values.get("format") or {}
         if isinstance(form, dict) and form.get("type") == "json":
-            answer = _json_object(text, f"{source.path}: the subject token")
-            text = str(answer.get(str(form.get("subject_token_field_name")), ""))
+            answer = _Document(_json_object(text, "the subject token"), source.path)
+            text = answer.text(str(form.get("subject_token_field_name")))
         return text.strip()
 
     def _impersonated(self, url: str, token: _Token) -> _Token:
@@ -266,13 +271,15 @@ class Credentials:
 class _Document:
     """The fields of a file of credentials."""
 
-    def __init__(self, values: Mapping[str, Any], path: Path) -> None:
-        self.values = values
+    def __init__(self, values: Any, path: Path) -> None:
+        if not isinstance(values, dict):
+            raise CredentialsError(f"{path}: something that is no object should be one")
+        self.values: Mapping[str, Any] = values
         self.path = path
 
     def text(self, name: str, default: Optional[str] = None) -> str:
         value = self.values.get(name, default)
-        if not isinstance(value, str) or (not value and default is None):
+        if not isinstance(value, str) or (not value and default is None) or not is_text(value):
             raise CredentialsError(f"{self.path}: {name} is missing")
         return value
 
@@ -293,6 +300,9 @@ def _read_text(path: Path) -> str:
             return file.read(_FILE_LIMIT).decode("utf-8-sig", "replace")
     except OSError as error:
         raise CredentialsError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        # No path has a zero byte.
+        raise CredentialsError(f"{str(path)!r} names no file") from error
 
 
 def _json_object(text: Any, name: str) -> dict[str, Any]:

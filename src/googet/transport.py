@@ -467,3 +467,6 @@ def _local_errors(path: Path) -> Iterator[None]:
         raise TransportError(
             f"{path} cannot be read: {error.strerror}", status=404 if missing else None
         ) from error
+    except ValueError as error:
+        # No path has a zero byte.
+        raise TransportError(f"{str(path)!r} names no file", status=404) from error

@@ -328,19 +328,29 @@ def test_token_of_unknown_life_is_used_once(
     assert [found.token(), found.token()] == ["t1", "t2"]
 
 
+_TEXTS = st.sampled_from(["", "x", "\0", "\ud800", "http://[", "a\nb", "authorized_user", "/"])
+_VALUES = _TEXTS | st.none() | st.integers(0, 3)
+_FIELDS = {
+    "type": st.sampled_from(
+        ["authorized_user", "service_account", "external_account", "impersonated_service_account"]
+    ),
+    "credential_source": _VALUES
+    | st.dictionaries(
+        st.sampled_from(["file", "url", "headers", "format"]),
+        _VALUES | st.dictionaries(st.just("type"), st.just("json")),
+    ),
+    "source_credentials": _VALUES | st.dictionaries(st.just("type"), _TEXTS),
+}
+_OTHERS = (
+    *("client_id", "client_secret", "refresh_token", "token_uri", "private_key", "client_email"),
+    *("audience", "subject_token_type", "token_url", "service_account_impersonation_url"),
+)
+
+
 @given(
-    st.one_of(
-        st.binary(),
-        st.dictionaries(
-            st.sampled_from(
-                ["type", "client_id", "client_secret", "refresh_token", "token_uri", "private_key"]
-                + ["client_email", "audience", "credential_source", "source_credentials"]
-            ),
-            st.sampled_from(["authorized_user", "service_account", "external_account", "", "x"])
-            | st.none()
-            | st.integers()
-            | st.dictionaries(st.sampled_from(["file", "url", "format"]), st.text()),
-        ).map(lambda values: json.dumps(values).encode()),
+    st.binary()
+    | st.fixed_dictionaries(_FIELDS, optional={name: _VALUES for name in _OTHERS}).map(
+        lambda values: json.dumps(values).encode()
     )
 )
 def test_no_file_crashes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:

@@ -392,6 +392,11 @@ def test_missing_file_is_like_status_404(client: Client, tmp_path: Path) -> None
     assert caught.value.status == 404
 
 
+def test_path_with_a_zero_byte_names_no_file(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(TransportError, match="names no file"):
+        client.make().fetch(f"{tmp_path}/a\0b", limit=LIMIT)
+
+
 def test_download_from_a_folder(client: Client, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(DATA)
     target = tmp_path / "target"

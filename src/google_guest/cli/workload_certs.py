@@ -18,7 +18,6 @@ from google_guest.logs import configure_logging
 from google_guest.metadata.client import MetadataClient
 from google_guest.metadata.endpoint import HOST_VARIABLE
 from google_guest.system import System
-from google_guest.system.firmware import is_compute_engine
 from google_guest.version import version
 from google_guest.workload_certificates import (
     DEFAULT_KEY_MODE,
@@ -48,7 +47,7 @@ def main(arguments: Optional[Sequence[str]] = None, *, system: Optional[System] 
 
 
 def _refresh(system: System, config: Config) -> int:
-    if not os.environ.get(HOST_VARIABLE) and not is_compute_engine(system.files):
+    if not os.environ.get(HOST_VARIABLE) and not system.is_compute_engine():
         log.info("this machine is no Compute Engine instance: nothing to do")
         return 0
     mode = parse_key_mode(config.mwlid.private_key_mode)

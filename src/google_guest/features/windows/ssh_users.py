@@ -88,6 +88,20 @@ def plan(inputs: Inputs) -> Plan:
     return Plan(tuple(changes), recheck_at=wanted.next_expiry, warnings=tuple(warnings))
 
 
+def served_keys(inputs: Inputs, user: str) -> tuple[str, ...]:
+    """Return the keys with which ``user`` may log in; names of users ignore case on Windows.
+
+    Raises:
+        GuestError: keys in metadata do not count here.
+    """
+    decision = enabled(inputs)
+    if not decision.on or inputs.metadata is None:
+        raise GuestError(f"keys in metadata do not count: {decision.reason} ({decision.layer})")
+    users = wanted_keys(inputs.metadata, inputs.now).users
+    lines = (lines for name, lines in users.items() if name.casefold() == user.casefold())
+    return tuple(line.text for one in lines for line in one)
+
+
 def plan_off(inputs: Inputs) -> Plan:
     """Forget that sshd was looked after: the next time it is switched on counts anew."""
     system = inputs.system

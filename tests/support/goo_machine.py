@@ -18,6 +18,7 @@ from unittest import mock
 from googet.archive import Member, write_archive
 from googet.cli.googet import main
 from googet.database import Database, InstalledPackage
+from googet.host import Host, current_host
 from googet.index import IndexEntry, entry_of, write_index
 from googet.pkgspec import Command, PackageSpec
 from google_guest.records import record, replace
@@ -60,6 +61,8 @@ class Machine:
         for path in (self.root, self.disk, self.built):
             path.mkdir(parents=True)
         (self.root / "googet.conf").write_text(_CONF)
+        #: What commands run on instead of this system.
+        self.host: Optional[Host] = None
         self.repository()
 
     def repository(self, name: str = "repo", priority: Optional[str] = None) -> Path:
@@ -140,7 +143,10 @@ class Machine:
         out, err = io.StringIO(), io.StringIO()
         stdin = None if answer is None else io.StringIO(answer)
         argv = [*(["-root", str(self.root)] if root else []), *top, *arguments]
+        host = self.host
+        found = current_host if host is None else lambda: host
         with (
+            mock.patch("googet.cli.opening.current_host", found),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
             mock.patch.object(sys, "stdin", stdin),

@@ -59,8 +59,7 @@ def run(machine: Machine, executable: Path, *arguments: str) -> subprocess.Compl
             *("-system_log=false", "-noconfirm", *arguments),
         ],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )

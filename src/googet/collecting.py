@@ -150,6 +150,8 @@ def _files(source: Source, base: Path, *, windows: bool) -> Iterator[str]:
 
 def _pattern(root: str, glob: str) -> str:
     """Return root and glob joined and cleaned, with ``/`` between the parts."""
+    if "\0" in root + glob:
+        raise CollectError(f"{root + glob!r} holds a zero character, which no file name has")
     return _cleaned(f"{_cleaned(root)}/{glob}")
 
 

@@ -61,6 +61,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"goopack: {place}{error.strerror or error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("goopack: interrupted", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -30,3 +30,6 @@ def run_in_console(argv: Sequence[str], folder: Path) -> int:
         return subprocess.run(list(argv), cwd=folder, check=False).returncode
     except OSError as error:
         raise HostError(f"{argv[0]} cannot be run: {error.strerror or error}") from error
+    except ValueError as error:
+        # A zero character in an argument.
+        raise HostError(f"{argv[0]!r} cannot be run: {error}") from error

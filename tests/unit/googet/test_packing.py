@@ -161,6 +161,11 @@ def test_command_that_is_not_packaged_is_refused(workshop: Workshop, key: str) -
         {"install": {"path": "/abs"}},
         {"name": "n/../../zz"},
         {"sources": [{"include": ["missing"]}]},
+        {"sources": [{"include": ["a\0b"]}]},
+        {"sources": [{"include": ["a\0b/*"]}]},
+        {"sources": [{"include": ["*"], "root": "\0"}]},
+        {"build": {"linux": "\0", "windows": "\0"}},
+        {"build": {**RUNNER, "linuxArgs": ["\0"], "windowsArgs": ["\0"]}},
         {"sources": [{"include": ["x.goospec"], "target": "d/x.pkgspec/.."}, {"include": ["?"]}]},
     ],
 )

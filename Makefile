@@ -18,14 +18,18 @@ TIERS := $(wildcard tests/unit tests/packages tests/instance tests/windows tests
 # PYTEST_ARGS="-k route" narrows "make test".
 PYTEST_ARGS ?=
 
+# The packages of the last "make goo"; the runtime among them has a version of its own.
+GOOS = $$(sed '1d; s,^,dist/,' build/goo/made-from)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup sdist wheel deb dsc deb-lib check-packages lint test bench demo clean
+.PHONY: help setup sdist wheel deb dsc deb-lib goo repo-goo check-packages lint test bench demo clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 setup: $(VENV)/made ## install what building and testing need (as root), make .venv
 	tools/setup-host
+	tools/build-goo --fetch || echo "setup: Windows packages cannot be built without that"
 
 $(VENV)/made: tools/requirements.txt
 	tools/setup-host
@@ -49,8 +53,15 @@ dsc: ## the Debian source package
 deb-lib: ## the library alone as a Debian package, made by stdeb and compared with debian/control
 	$(PYTHON) tools/build-deb-lib
 
-check-packages: deb ## what is in the packages, and lintian
+goo: ## the Windows packages (GUEST_SIGN_COMMAND signs our programs)
+	$(PYTHON) tools/build-goo
+
+repo-goo: goo ## a repository of the Windows packages (GUEST_REPO_KEY signs its index)
+	$(PYTHON) tools/repo-goo $(GOOS)
+
+check-packages: deb goo ## what is in the packages, and lintian
 	$(PYTHON) tools/check-artifacts dist/*_$$(cat VERSION)-1_all.deb
+	$(PYTHON) tools/check-artifacts $(GOOS)
 	tools/check-lintian
 
 lint: $(VENV)/made deb ## format, types, floors, shell, manual pages, packages

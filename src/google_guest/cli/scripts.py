@@ -2,6 +2,8 @@
 
 Usage: google_metadata_script_runner startup | shutdown [--if-stopping]
 
+On Windows: ``GCEMetadataScripts startup | shutdown | specialize``; see ``cli.windows.scripts``.
+
 With ``--if-stopping`` nothing runs unless the system is going down. The program may be called by
 any other name, and ``--script-type EVENT`` of the runner of 2017 is still understood. Exit status:
 0 when the scripts have run, whatever became of them, when there are none or the event is switched
@@ -16,15 +18,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Optional
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Optional
 
 from google_guest.records import record
-from google_guest.scripts.events import LINUX, Event
+from google_guest.scripts.events import LINUX, WINDOWS, Event
 from google_guest.system import System
 from google_guest.system.children import Stopped, end_by_signal, initial_environment, stop_signals
 
-PROGRAM = "google_metadata_script_runner"
+if TYPE_CHECKING:
+    from google_guest.config import MetadataScriptsSection
+    from google_guest.scripts.output import Console
+    from google_guest.scripts.platforms import Platform
+
+ON_WINDOWS = sys.platform == "win32"
+PROGRAM = "GCEMetadataScripts" if ON_WINDOWS else "google_metadata_script_runner"
+EVENTS = WINDOWS if ON_WINDOWS else LINUX
 EXIT_FAILED, EXIT_USAGE = 1, 2
 _SIGNALLED = 128
 _DEBUG = ("-d", "--debug")
@@ -70,6 +79,10 @@ def _main(words: Sequence[str]) -> int:
     except WrongUsage as error:
         print(f"{PROGRAM}: {error}\n{_usage()}", file=sys.stderr)
         return EXIT_USAGE
+    if sys.platform == "win32":
+        from google_guest.cli.windows.scripts import run_event
+
+        return run_event(arguments.event)
     try:
         with stop_signals():
             return run(arguments, System(), environment=initial_environment())
@@ -78,14 +91,14 @@ def _main(words: Sequence[str]) -> int:
         return _SIGNALLED + stopped.number
 
 
-def parse_arguments(words: Sequence[str]) -> Arguments:
+def parse_arguments(words: Sequence[str], events: Mapping[str, Event] = EVENTS) -> Arguments:
     """Return what the command line says; raise ``WrongUsage`` if it says nothing sensible."""
     names: list[str] = []
     if_stopping = False
     pending = list(words)
     while pending:
         word = pending.pop(0)
-        if word == "--if-stopping":
+        if word == "--if-stopping" and events is LINUX:
             if_stopping = True
         elif word == "--script-type":
             if not pending:
@@ -99,7 +112,7 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
             names.append(word)
     if len(names) != 1:
         raise WrongUsage("one event is needed" if not names else "only one event at a time")
-    event = LINUX.get(names[0])
+    event = events.get(names[0])
     if event is None:
         raise WrongUsage(f"unknown event {names[0]!r}")
     return Arguments(event, if_stopping)
@@ -120,17 +133,38 @@ def run(
         if is_stopping(system) is False:
             console.info(f"system is not shutting down, skipping {arguments.event.name} scripts")
             return 0
-    override = environment.get("GCE_METADATA_HOST")
-    if system.is_live and not override:
-        from google_guest.system.firmware import is_compute_engine
 
-        if not is_compute_engine(system.files):
-            console.info("this machine is no Compute Engine instance: nothing to do")
-            return 0
+    def platform(settings: MetadataScriptsSection) -> Platform:
+        from google_guest.scripts.linux import Linux
+
+        return Linux(system, settings, console, environment)
+
+    return perform(arguments.event, system, console, platform, environment=environment)
+
+
+def perform(
+    event: Event,
+    system: System,
+    console: Console,
+    platform: Callable[[MetadataScriptsSection], Platform],
+    *,
+    environment: Mapping[str, str],
+) -> int:
+    """Run the scripts of ``event`` unless this is no instance; return the exit status."""
+    override = environment.get("GCE_METADATA_HOST")
+    if system.is_live and not override and not system.is_compute_engine():
+        console.info("this machine is no Compute Engine instance: nothing to do")
+        return 0
     from google_guest.config import load_config
+    from google_guest.errors import GuestError
     from google_guest.metadata.client import MetadataClient
     from google_guest.metadata.errors import MetadataError
     from google_guest.scripts.runner import Run
+
+    try:
+        system.prepare()
+    except (GuestError, OSError) as error:
+        console.warning(f"the agent's folders are not as they should be: {error}")
 
     config = load_config(system.files, environ=environment)
     for problem in config.problems:
@@ -143,14 +177,15 @@ def run(
         return EXIT_FAILED
     with client:
         return Run(
-            event=arguments.event,
+            event=event,
             system=system,
             settings=config.metadata_scripts,
             console=console,
             environment=environment,
             client=client,
+            platform=platform(config.metadata_scripts),
         ).perform()
 
 
 def _usage() -> str:
-    return f"usage: {PROGRAM} {'|'.join(LINUX)} [--if-stopping]"
+    return f"usage: {PROGRAM} {'|'.join(EVENTS)}{'' if ON_WINDOWS else ' [--if-stopping]'}"

@@ -11,6 +11,7 @@ system's own text.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional
 from urllib.parse import unquote, urlsplit
@@ -55,6 +56,9 @@ def pool_for(
     options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED"}
     if url.lower().startswith("https:"):
         options["ssl_context"] = context or ssl.create_default_context()
+        if urllib3.__version__.startswith("1.") and is_address(url_parts(url).hostname or ""):
+            # That version does not tell OpenSSL about an address; it compares it by itself.
+            options["ssl_context"].check_hostname = False
     if proxy is None:
         return urllib3.PoolManager(**options)
     parts = url_parts(proxy)
@@ -131,6 +135,15 @@ def origin(url: str) -> tuple[str, str, int]:
     parts = url_parts(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
     return parts.scheme, (parts.hostname or "").lower(), port
+
+
+def is_address(host: str) -> bool:
+    """Return whether ``host`` is an IP address rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _found(error: BaseException, attribute: str) -> str:

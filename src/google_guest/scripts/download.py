@@ -34,6 +34,7 @@ from google_guest.scripts.connections import (
     DownloadError,
     announced_length,
     explain,
+    is_address,
     origin,
     pool_for,
     url_parts,
@@ -165,7 +166,7 @@ class Download:
     def _wait_for_name(self, url: str) -> None:
         """Wait until the host that is contacted for ``url`` has an address."""
         host = url_parts(proxy_for(url, self._environment) or url).hostname or ""
-        if host in self._resolved or _is_address(host):
+        if host in self._resolved or is_address(host):
             return
         for attempt in range(1, self._limits.name_lookups + 1):
             try:
@@ -227,13 +228,3 @@ def _save(response: Any, output: int) -> None:
         raise DownloadError(
             f"the answer broke off after {response.tell()} of {length} bytes", temporary=True
         )
-
-
-def _is_address(host: str) -> bool:
-    import ipaddress
-
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -5,14 +5,15 @@ stop reading: what exceeds 16 KiB comes in chunks, and what waits for its end fo
 it; continuations carry ``[+]`` after the key. Bytes that are no UTF-8 become ``\\xNN``, and so do
 control characters but TAB: a terminal that shows the serial console must not obey a script.
 
-Standard output is the only sink. Under systemd the units set ``journal+console``; journald then
-reads the stream line by line, takes a ``<N>`` prefix (sd-daemon(3)) as the severity, removes it,
-stores the line and forwards the same text without the prefix to the console, so that each line is
-there once and the prefix nowhere. Therefore warnings of the runner start with ``<4>`` if, and only
-if, standard output is the journal's stream (``$JOURNAL_STREAM`` names its device and inode,
-systemd.exec(5)); everything else is of the unit's default severity, info, and needs none. A unit
-that overrides ``SyslogLevelPrefix=`` with ``no`` shows the prefix of warnings. Lines stay below
-journald's ``LineMax=`` of 48 KiB, which would break them without a prefix.
+Standard output is the only sink on Linux (``windows_console`` has those of Windows). Under systemd
+the units set ``journal+console``; journald then reads the stream line by line, takes a ``<N>``
+prefix (sd-daemon(3)) as the severity, removes it, stores the line and forwards the same text
+without the prefix to the console, so that each line is there once and the prefix nowhere. Therefore
+warnings of the runner start with ``<4>`` if, and only if, standard output is the journal's stream
+(``$JOURNAL_STREAM`` names its device and inode, systemd.exec(5)); everything else is of the unit's
+default severity, info, and needs none. A unit that overrides ``SyslogLevelPrefix=`` with ``no``
+shows the prefix of warnings. Lines stay below journald's ``LineMax=`` of 48 KiB, which would break
+them without a prefix.
 
 Source of the messages' form: guest-agent ``google_metadata_script_runner/main.go``,
 ``utils/serial_port_logger.go``.
@@ -46,11 +47,11 @@ class Console:
 
     def info(self, message: str) -> None:
         """Write one line of the runner's own."""
-        self.write(_one_line(message))
+        self.write(one_line(message))
 
     def warning(self, message: str) -> None:
         """Write one line of the runner's own that a person should see."""
-        self.write(self._warning + _one_line(message))
+        self.write(self._warning + one_line(message))
 
     def write(self, data: bytes) -> None:
         """Write complete lines."""
@@ -85,14 +86,22 @@ def is_journal(stream: Optional[str], descriptor: int = 1) -> bool:
     return stream == f"{facts.st_dev}:{facts.st_ino}"
 
 
+def with_escapes(data: bytes) -> str:
+    """Return ``data`` as text; bytes that are no UTF-8 become ``\\xNN``."""
+    return data.decode("utf-8", "backslashreplace")
+
+
 class LineSplitter:
     """Cuts a stream into lines and pieces of lines; how it was read does not matter."""
 
-    def __init__(self, take: Callable[[bool, bytes], None]) -> None:
-        """``take`` receives each piece and whether it continues the line before."""
+    def __init__(self, take: Callable[[bool, bytes], None], *, continued: bool = False) -> None:
+        """``take`` receives each piece and whether it continues the line before.
+
+        ``continued`` tells the same of the first bytes.
+        """
         self._take = take
         self._buffer = bytearray()
-        self._continued = False
+        self._continued = continued
 
     @property
     def pending(self) -> bool:
@@ -125,6 +134,15 @@ class LineSplitter:
             self._end_line(bytes(self._buffer))
             self._buffer.clear()
 
+    def hand_over(self) -> bool:
+        """Give out all there is; return whether the next bytes continue that line."""
+        if self._buffer.endswith(b"\r"):
+            # Most likely the first half of a line's end.
+            del self._buffer[-1:]
+        if self._buffer:
+            self._cut(len(self._buffer))
+        return self._continued
+
     def _cut(self, size: int) -> None:
         self._take(self._continued, bytes(self._buffer[:size]))
         del self._buffer[:size]
@@ -145,13 +163,24 @@ class ScriptOutput:
     """Writes what a script prints to the console, each line after the script's key."""
 
     def __init__(
-        self, key: str, console: Console, *, clock: Callable[[], float] = time.monotonic
+        self,
+        key: str,
+        console: Console,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        decode: Callable[[bytes], str] = with_escapes,
+        continued: bool = False,
     ) -> None:
+        """Take the key of the script; ``decode`` never fails.
+
+        ``continued``: another process has written the start of the first line (``hand_over``).
+        """
         self._first = f"{key}: ".encode()
         self._further = f"{key}[+]: ".encode()
         self._console = console
         self._clock = clock
-        self._splitter = LineSplitter(self._collect)
+        self._decode = decode
+        self._splitter = LineSplitter(self._collect, continued=continued)
         self._lines: list[bytes] = []
         self._waiting_since: Optional[float] = None
 
@@ -182,9 +211,16 @@ class ScriptOutput:
         self._splitter.close()
         self._write()
 
+    def hand_over(self) -> bool:
+        """Write all there is; return whether what another process writes next continues a line."""
+        self._waiting_since = None
+        continued = self._splitter.hand_over()
+        self._write()
+        return continued
+
     def _collect(self, continued: bool, piece: bytes) -> None:
         # Escapes make a piece longer than it was.
-        for part in pieces(rendered(piece)):
+        for part in pieces(rendered(piece, self._decode)):
             self._lines.append((self._further if continued else self._first) + part + b"\n")
             continued = True
 
@@ -194,9 +230,9 @@ class ScriptOutput:
             self._lines.clear()
 
 
-def rendered(data: bytes) -> bytes:
+def rendered(data: bytes, decode: Callable[[bytes], str] = with_escapes) -> bytes:
     """Return ``data`` as UTF-8 that a terminal shows and does not obey."""
-    return data.decode("utf-8", "backslashreplace").translate(_CONTROL).encode()
+    return decode(data).translate(_CONTROL).encode()
 
 
 def pieces(line: bytes) -> Iterable[bytes]:
@@ -229,5 +265,6 @@ def _unfinished(data: bytes | bytearray) -> int:
     return 0
 
 
-def _one_line(message: str) -> bytes:
+def one_line(message: str) -> bytes:
+    """Return a message of the runner's own as a complete line."""
     return rendered(" ".join(message.splitlines()).encode("utf-8", "backslashreplace")) + b"\n"

@@ -1,7 +1,8 @@
 """How the scripts went, for machines.
 
-``/run/google-guest-agent/scripts/EVENT.json`` (mode 0644, replaced atomically) is written when the
-runner starts, before and after each script, and when it ends::
+``scripts/EVENT.json`` in the folder of this boot's files (``/run/google-guest-agent``, see
+``places``; mode 0644, replaced atomically) is written when the runner starts, before and after each
+script, and when it ends::
 
     {"event": "startup", "state": "finished", "boot_id": "…", "started": 1795489200.1,
      "error": null,
@@ -29,10 +30,9 @@ from typing import Any, Optional, Protocol
 from google_guest.errors import GuestError
 from google_guest.records import as_dict, record, replace
 from google_guest.scripts.output import Console
-from google_guest.state import RUN_DIRECTORY
 from google_guest.system import System
 
-DIRECTORY = f"{RUN_DIRECTORY}/scripts"
+DIRECTORY = "scripts"
 ATTRIBUTE_NAMESPACE = "guest-scripts"
 RUNNING, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
 
@@ -68,7 +68,8 @@ class ResultFile:
 
     def __init__(self, system: System, event: str, console: Console) -> None:
         self._system = system
-        self._path = f"{DIRECTORY}/{event}.json"
+        places = system.places
+        self._path = places.in_run(f"{DIRECTORY}{places.separator}{event}.json")
         self._event = event
         self._console = console
         self._started = system.now()

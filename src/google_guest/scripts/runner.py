@@ -12,7 +12,6 @@ Messages have a fixed form that users and tools search for; source: guest-agent
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,37 +19,36 @@ from typing import TYPE_CHECKING, Any
 from google_guest.errors import GuestError
 from google_guest.records import record
 from google_guest.scripts.events import Event, is_url_key
-from google_guest.scripts.output import Console, ScriptOutput, rendered
+from google_guest.scripts.output import Console, rendered
 from google_guest.version import version
 
 if TYPE_CHECKING:
     from google_guest.config import MetadataScriptsSection
     from google_guest.metadata.client import MetadataClient
     from google_guest.scripts.lookup import Script
+    from google_guest.scripts.platforms import Platform, Scratch
     from google_guest.scripts.result import ResultFile
     from google_guest.system import System
     from google_guest.system.children import Ending
-    from google_guest.system.scratch import Base, ScratchDirectory
 
 EXIT_DONE, EXIT_FAILED = 0, 1
-STATE_BASE = "/var/lib/google-guest-agent/run"
 
-_SIGNAL_WORDS: Mapping[int, str] = {
-    signal.SIGHUP: "hangup",
-    signal.SIGINT: "interrupt",
-    signal.SIGQUIT: "quit",
-    signal.SIGILL: "illegal instruction",
-    signal.SIGTRAP: "trace/breakpoint trap",
-    signal.SIGABRT: "aborted",
-    signal.SIGBUS: "bus error",
-    signal.SIGFPE: "floating point exception",
-    signal.SIGKILL: "killed",
-    signal.SIGUSR1: "user defined signal 1",
-    signal.SIGSEGV: "segmentation fault",
-    signal.SIGUSR2: "user defined signal 2",
-    signal.SIGPIPE: "broken pipe",
-    signal.SIGALRM: "alarm clock",
-    signal.SIGTERM: "terminated",
+_SIGNAL_WORDS: Mapping[str, str] = {
+    "SIGHUP": "hangup",
+    "SIGINT": "interrupt",
+    "SIGQUIT": "quit",
+    "SIGILL": "illegal instruction",
+    "SIGTRAP": "trace/breakpoint trap",
+    "SIGABRT": "aborted",
+    "SIGBUS": "bus error",
+    "SIGFPE": "floating point exception",
+    "SIGKILL": "killed",
+    "SIGUSR1": "user defined signal 1",
+    "SIGSEGV": "segmentation fault",
+    "SIGUSR2": "user defined signal 2",
+    "SIGPIPE": "broken pipe",
+    "SIGALRM": "alarm clock",
+    "SIGTERM": "terminated",
 }
 
 
@@ -65,6 +63,8 @@ class Run:
     environment: Mapping[str, str]
     """With which the runner was started; scripts get a copy."""
     client: MetadataClient
+    platform: Platform
+    """How this operating system keeps and starts a script."""
 
     def perform(self) -> int:
         """Run the event's scripts and return the exit status of the runner."""
@@ -83,7 +83,7 @@ class Run:
         results = ResultFile(self.system, name, self.console)
         try:
             scripts = find_scripts(self.client, self.event, self.console)
-            self._remove_leftovers()
+            self.platform.remove_leftovers()
             if not scripts:
                 self.console.info(f"No {name} scripts to run.")
                 results.close()
@@ -121,12 +121,11 @@ class Run:
         """Run one script; return the fields of ``ScriptResult`` that tell how it ended."""
         from google_guest.scripts.launch import NotStarted
         from google_guest.scripts.result import signal_name
-        from google_guest.system.scratch import make_scratch
 
         try:
-            with make_scratch(self.system.files, self._bases()) as scratch:
+            with self.platform.make_scratch() as scratch:
                 path = self._write(script, scratch)
-                ending = self._execute(script.key, path)
+                ending = self.platform.execute(script.key, path)
         except NotStarted as error:
             self.console.write(_output_line(script.key, str(error)))
             return {
@@ -145,20 +144,14 @@ class Run:
             "error": None if ending.exit_status == 0 else ending_text(ending),
         }
 
-    def _write(self, script: Script, scratch: ScratchDirectory) -> str:
+    def _write(self, script: Script, scratch: Scratch) -> str:
         """Put the script into a file and return its path."""
-        if is_url_key(script.key):
-            return self._download(script, scratch)
-        from google_guest.scripts.script_file import prepare_inline
+        if not is_url_key(script.key):
+            return self.platform.write_inline(script, scratch)
+        path = self._download(script, scratch)
+        return self.platform.accept_download(script, scratch, path)
 
-        prepared = prepare_inline(script.value)
-        if prepared.converted:
-            self.console.warning(
-                f"{script.key} has Windows line ends (CRLF) in its #! line; they were converted."
-            )
-        return scratch.write(script.key, prepared.data)
-
-    def _download(self, script: Script, scratch: ScratchDirectory) -> str:
+    def _download(self, script: Script, scratch: Scratch) -> str:
         # Only here: these load urllib3 and ssl.
         from google_guest.scripts.download import Download, DownloadLimits, within
         from google_guest.scripts.sources import ScriptFetcher
@@ -179,42 +172,14 @@ class Run:
         finally:
             waiting = False
 
-    def _execute(self, key: str, path: str) -> Ending:
-        from google_guest.scripts.launch import script_environment, start_script
-        from google_guest.system.children import run_to_end
-
-        child = start_script(
-            path,
-            default_shell=self.settings.default_shell,
-            environment=script_environment(self.system, self.environment),
-        )
-        return run_to_end(child, ScriptOutput(key, self.console))
-
-    def _bases(self) -> tuple[Base, ...]:
-        """Return where private directories may be, best first."""
-        from google_guest.system.scratch import Base
-
-        if self.settings.run_dir:
-            return (Base(self.settings.run_dir, create=True),)
-        # Not /run, which Debian mounts noexec.
-        return (
-            Base(self.environment.get("TMPDIR") or "/tmp"),
-            Base(STATE_BASE, create=True),
-            Base("/var/tmp"),
-            Base("/root"),
-        )
-
-    def _remove_leftovers(self) -> None:
-        from google_guest.system.scratch import remove_leftovers
-
-        remove_leftovers(self.system.files, self._bases())
-
 
 def ending_text(ending: Ending) -> str:
     """Return how a script ended, in the words of the reference."""
     if ending.signal is None:
         return f"exit status {ending.exit_status}"
-    word = _SIGNAL_WORDS.get(ending.signal, f"signal {ending.signal}")
+    from google_guest.scripts.result import signal_name
+
+    word = _SIGNAL_WORDS.get(signal_name(ending.signal), f"signal {ending.signal}")
     return f"signal: {word}{' (core dumped)' if ending.core_dumped else ''}"
 
 

@@ -35,13 +35,18 @@ class Shebang:
     argument: Optional[str] = None
 
 
-def prepare_inline(value: str) -> PreparedScript:
-    """Return what to write for an inline script."""
+def inline_text(value: str) -> bytes:
+    """Return an inline value without what may stand in front of its first line."""
     text = value.lstrip(_LEADING)
     while text.startswith(_MARK):
         text = text[1:].lstrip(_LEADING)
     # JSON can spell half a surrogate pair; it is written as it is instead of failing.
-    data = text.encode("utf-8", "surrogatepass")
+    return text.encode("utf-8", "surrogatepass")
+
+
+def prepare_inline(value: str) -> PreparedScript:
+    """Return what to write for an inline script."""
+    data = inline_text(value)
     first, end, _ = data.partition(b"\n")
     if not (first.startswith(b"#!") and first.endswith(b"\r")):
         return PreparedScript(data)

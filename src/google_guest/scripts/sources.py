@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
 from google_guest.metadata.errors import MetadataError, NotFound
 from google_guest.scripts.connections import DownloadError
@@ -27,7 +27,9 @@ from google_guest.scripts.storage_url import (
     may_need_universe,
     parse_script_url,
 )
-from google_guest.system.scratch import ScratchDirectory
+
+if TYPE_CHECKING:
+    from google_guest.scripts.platforms import Scratch
 
 TOKEN_PATH = "instance/service-accounts/default/token"
 UNIVERSE_PATH = "universe/universe-domain"
@@ -63,7 +65,7 @@ class ScriptFetcher:
         self._patience = patience
         self._say = say
 
-    def fetch(self, value: str, scratch: ScratchDirectory, name: str) -> str:
+    def fetch(self, value: str, scratch: Scratch, name: str) -> str:
         """Fetch what ``value`` names into ``scratch`` as ``name`` and return its path.
 
         Raises:

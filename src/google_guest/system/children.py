@@ -35,7 +35,12 @@ DRAIN_SECONDS = 2.0
 _READ_SIZE = 1 << 16
 _POLL_WITHOUT_PIDFD = 0.05
 _INITIAL_ENVIRONMENT = "/proc/self/environ"
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOP_SIGNALS = tuple(
+    # Windows has no SIGHUP, and its SIGBREAK nobody else has.
+    signal.Signals[name]
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
+)
 
 
 class OutputSink(Protocol):
@@ -151,7 +156,7 @@ def run_to_end(child: Child, sink: OutputSink, *, drain: float = DRAIN_SECONDS) 
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Turn SIGTERM, SIGINT and SIGHUP into :class:`Stopped`; those ignored so far stay ignored."""
+    """Turn signals to end into :class:`Stopped`; those ignored so far stay ignored."""
 
     def stop(number: int, frame: Optional[FrameType]) -> None:
         # The clean-up that follows must not be interrupted by a second signal.

@@ -104,7 +104,7 @@ class Web:
         self._timeouts = timeouts
         self._system_verifier = system_verifier or _system_verifier
         self._context: Optional[ssl.SSLContext] = None
-        self._pools: dict[tuple[str, Optional[str]], Any] = {}
+        self._pools: dict[tuple[str, str, int, Optional[str]], Any] = {}
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -172,7 +172,7 @@ class Web:
         proxy = self._proxy or proxy_for(url, self._environ)
         if proxy and "://" not in proxy:
             proxy = f"http://{proxy}"
-        key = (url_parts(url).scheme, proxy)
+        key = (*origin(url), proxy)
         with self._lock:
             if key not in self._pools:
                 self._pools[key] = pool_for(url, proxy, context=self._context)

@@ -42,6 +42,7 @@ from googet.settings import Settings
 from googet.signing import PublicKey, check_signature, parse_public_key
 from googet.transport import Transport
 from googet.urls import package_url
+from googet.web import TransportError
 
 
 class Served:
@@ -368,6 +369,9 @@ def test_https(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         trusted = ssl.create_default_context(cafile=str(chain))
         transport = Transport(settings, environ={}, system_verifier=lambda: trusted)
         assert len(load(served.url, tmp_path, transport, settings)) == 2
+        with pytest.raises(TransportError, match="TLS: |hostname"):
+            elsewhere = served.url.replace("127.0.0.1", "localhost")
+            transport.fetch(f"{elsewhere}/index", limit=1 << 20)
         # Plain http on that port is answered by nothing, and the server goes on.
         connection = http.client.HTTPConnection("127.0.0.1", served.server.port, timeout=20)
         with pytest.raises((OSError, http.client.HTTPException)):

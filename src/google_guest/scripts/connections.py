@@ -11,7 +11,6 @@ system's own text.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional
 from urllib.parse import unquote, urlsplit
@@ -56,7 +55,9 @@ def pool_for(
     options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED"}
     if url.lower().startswith("https:"):
         options["ssl_context"] = context or ssl.create_default_context()
-        if urllib3.__version__.startswith("1.") and is_address(url_parts(url).hostname or ""):
+        if str(getattr(urllib3, "__version__", "")).startswith("1.") and is_address(
+            url_parts(url).hostname or ""
+        ):
             # That version does not tell OpenSSL about an address; it compares it by itself.
             options["ssl_context"].check_hostname = False
     if proxy is None:
@@ -139,6 +140,8 @@ def origin(url: str) -> tuple[str, str, int]:
 
 def is_address(host: str) -> bool:
     """Return whether ``host`` is an IP address rather than a name."""
+    import ipaddress
+
     try:
         ipaddress.ip_address(host)
     except ValueError:

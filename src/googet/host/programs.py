@@ -89,7 +89,8 @@ class _Tail:
 
     def __init__(self, log: Path, console: Optional[TextIO]) -> None:
         self._console = console
-        self._file = log.open("rb") if console is not None else None
+        self._file = log.open("rb", buffering=0) if console is not None else None
+        self._position = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def __enter__(self) -> _Tail:
@@ -103,8 +104,10 @@ class _Tail:
         if self._file is None or self._console is None:
             return
         try:
-            file = self._file
-            for data in iter(lambda: file.read(_CHUNK), b""):
+            # Some C runtimes remember that they met the end of a file until it is sought in.
+            self._file.seek(self._position)
+            while data := self._file.read(_CHUNK):
+                self._position += len(data)
                 text = self._decoder.decode(data)
                 encoding = getattr(self._console, "encoding", None) or "utf-8"
                 self._console.write(text.encode(encoding, "replace").decode(encoding, "replace"))

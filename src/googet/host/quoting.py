@@ -8,9 +8,9 @@ has rules of its own.
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterable
 
-_SPECIAL = re.compile(r'[\s"]')
 _QUOTES = "'\u2018\u2019\u201a\u201b"
 
 
@@ -20,15 +20,7 @@ def quote_arguments(arguments: Iterable[str]) -> str:
     ``PROP=a b`` becomes ``"PROP=a b"`` as a whole, which msiexec, with rules of its own, rejects;
     Go's googet does the same.
     """
-    return " ".join(map(_quoted, arguments))
-
-
-def _quoted(argument: str) -> str:
-    if argument and not _SPECIAL.search(argument):
-        return argument
-    # Backslashes are doubled before a quote, the closing one included, and nowhere else.
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', argument)
-    return '"' + re.sub(r"(\\+)\Z", r"\1\1", escaped) + '"'
+    return subprocess.list2cmdline(arguments)
 
 
 def split_arguments(line: str) -> list[str]:

@@ -96,7 +96,7 @@ class WindowsHost(Host):
         value = _FOLDER_VALUES.get(name.upper())
         if value is not None:
             with contextlib.suppress(OSError), _open(_FOLDERS_KEY) as key:
-                return str(winreg.QueryValueEx(key, value)[0])
+                return winreg.ExpandEnvironmentStrings(winreg.QueryValueEx(key, value)[0])
         return os.environ.get(name) or None
 
     def protected_folders(self) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ import pytest
 from support.package_changes import CHANGES, World, ended_at, world_in
 
 # A Windows in memory stands on a file system that is not one: two of the changes there are enough.
+# Starting a process takes long there; the numbers that are left out differ from case to case.
+STRIDE = 4 if sys.platform == "win32" else 1
 CASES = [(change, "real") for change in CHANGES]
 if sys.platform != "win32":
     CASES += [("update", "memory"), ("take over", "memory")]
@@ -86,11 +88,11 @@ def test_change_killed_at_any_access_is_whole_or_undone_after_recovery(
         if recovery.undone or recovery.completed:
             assert world.leftovers() == []
         seen.append(state == after)
-        number += 1
+        number += STRIDE
     assert world.state() == after
     # It was killed on both sides of the commit, and only once was the side changed.
     assert seen == sorted(seen)
-    assert len(seen) > 10 and not seen[0] and seen[-1]
+    assert len(seen) > 10 // STRIDE and not seen[0] and seen[-1]
 
 
 @pytest.mark.parametrize(("change", "kind"), [("update", "real"), ("remove", "real")])
@@ -100,7 +102,7 @@ def test_recovery_killed_at_any_access_is_finished_by_the_next_one(
     before, after = prepared(folder, change, kind)
     snapshots = Snapshots(folder, kind)
     kills = 0
-    for number in range(2, 1000, 5):
+    for number in range(2, 1000, 5 * STRIDE):
         world = snapshots.fresh()
         if not ended_at(number, change, snapshots.folder, kind):
             break

@@ -27,7 +27,8 @@ class Screen:
         confirm: bool = True,
     ) -> None:
         """Take the process's own streams where none are given; ``confirm`` False asks nothing."""
-        self.output = output if output is not None else sys.stdout
+        # A program without a console has no standard output at all.
+        self.output: TextIO = output or sys.stdout or io.StringIO()
         self._answers = answers if answers is not None else sys.stdin
         self.asks = confirm
 
@@ -61,7 +62,15 @@ class Screen:
 
 
 def prepare_streams() -> None:
-    """Let standard output and error show any text: UTF-8 where they can, replacement elsewhere."""
+    """Let standard output and error take any text.
+
+    Programs get UTF-8 and line feeds, as from googet on every system; a console gets its own
+    encoding, with question marks for what it lacks.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if stream.isatty():
             stream.reconfigure(errors="replace")
+        else:
+            stream.reconfigure(encoding="utf-8", errors="replace", newline="\n")

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 
 from googet.operations.session import Session
 from googet.operations.steps import PreparedInstallation, StepOptions, Steps
-from googet.planning import Change, Goal, Installation, Plan, Removal, Request
+from googet.planning import Change, Goal, Installation, Plan, Request
 from googet.preload import load_everything
+from googet.removal import Removal
 from googet.selection import Key, PackageSet, key_of
 from google_guest.errors import GuestError
 from google_guest.records import record

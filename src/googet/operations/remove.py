@@ -13,8 +13,8 @@ from googet.operations.installing import described_removal
 from googet.operations.session import Session
 from googet.operations.steps import PreparedRemoval, StepOptions, Steps
 from googet.pkgspec import split_name
-from googet.planning import Removal, plan_removal
 from googet.preload import load_everything
+from googet.removal import Removal, plan_removal
 from googet.selection import Key, PackageSet, answers_name, key_of
 from google_guest.errors import GuestError
 

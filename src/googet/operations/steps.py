@@ -41,7 +41,8 @@ from googet.placing import (
     plan_files,
     transfers,
 )
-from googet.planning import Installation, Removal
+from googet.planning import Installation
+from googet.removal import Removal
 from googet.selection import Key, key_of
 from googet.transaction import Transaction
 from google_guest.errors import GuestError

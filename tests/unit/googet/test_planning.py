@@ -16,10 +16,9 @@ from googet.planning import (
     Plan,
     Request,
     find_updates,
-    leaves_first,
     plan_install,
-    plan_removal,
 )
+from googet.removal import leaves_first, plan_removal
 from googet.selection import Catalogue, Key, Offer, PackageSet, answers_name, key_of
 from google_guest.records import record
 
@@ -517,7 +516,7 @@ def after(made: Plan, installed: Sequence[PackageSpec]) -> PackageSet:
     return world
 
 
-@settings(max_examples=400)
+@settings(max_examples=120)
 @given(universes())
 def test_plan_ends_in_a_consistent_machine(
     universe: tuple[list[PackageSpec], list[PackageSpec], list[str]],
@@ -535,7 +534,7 @@ def test_plan_ends_in_a_consistent_machine(
             assert goal.key in world
 
 
-@settings(max_examples=400)
+@settings(max_examples=120)
 @given(universes())
 def test_plan_orders_dependencies_first_where_there_is_no_cycle(
     universe: tuple[list[PackageSpec], list[PackageSpec], list[str]],
@@ -550,7 +549,7 @@ def test_plan_orders_dependencies_first_where_there_is_no_cycle(
         done.add(step.key)
 
 
-@settings(max_examples=400)
+@settings(max_examples=120)
 @given(universes())
 def test_failed_requests_leave_no_trace_in_the_plan(
     universe: tuple[list[PackageSpec], list[PackageSpec], list[str]],
@@ -562,7 +561,7 @@ def test_failed_requests_leave_no_trace_in_the_plan(
     assert steps(again) == steps(made)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(universes())
 def test_dry_installation_of_nothing_new_is_empty(
     universe: tuple[list[PackageSpec], list[PackageSpec], list[str]],
@@ -575,7 +574,7 @@ def test_dry_installation_of_nothing_new_is_empty(
     assert planned <= {spec.name for spec in offered}
 
 
-@settings(max_examples=300)
+@settings(max_examples=80)
 @given(universes())
 def test_removal_order_is_leaves_first(
     universe: tuple[list[PackageSpec], list[PackageSpec], list[str]],

@@ -193,19 +193,17 @@ def test_tool_of_the_tree_runs() -> None:
     assert process.stdout == f"GooGet version: {version()}\n".encode()
 
 
-def test_text_that_the_console_cannot_show_is_replaced(machine: Machine) -> None:
+def test_programs_get_utf_8_and_line_feeds(machine: Machine) -> None:
     machine.publish(machine.goo("a", description="gr\u00fc\u00dfe \u4f60"))
     machine.ok("install", "a")
     process = subprocess.run(
-        [
-            *(sys.executable, str(TOOL), "-root", str(machine.root)),
-            *("installed", "-info", "a"),
-        ],
+        [*(sys.executable, str(TOOL), "-root", str(machine.root)), "installed", "-info", "a"],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONIOENCODING": "cp437"},
         check=True,
     )
-    assert "gr\u00fc\u00dfe ?" in process.stdout.decode("cp437")
+    assert "gr\u00fc\u00dfe \u4f60\n" in process.stdout.decode("utf-8")
+    assert b"\r" not in process.stdout
 
 
 @pytest.mark.parametrize("arguments", [["-version"], ["help"], ["commands"]])

@@ -403,7 +403,7 @@ _HOSTILE_NAMES = st.lists(_PARTS, min_size=1, max_size=5).map("/".join)
 _KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(_HOSTILE_NAMES, _KINDS, st.sampled_from(["..", "a", "/etc"])), max_size=5),
     st.booleans(),
@@ -433,7 +433,7 @@ def test_no_entry_escapes_its_folder(
         assert not any(found.is_symlink() for found in out.rglob("*"))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_bytes_crash_the_reader(tmp_path: Path, data: st.DataObject) -> None:
     sound = bytearray(OF_GO)
@@ -710,7 +710,7 @@ _MEMBERS = st.dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_MEMBERS)
 @example({})
 def test_what_is_written_reads_back(tmp_path: Path, members: dict[str, bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import json
@@ -220,6 +221,11 @@ def test_our_own_mistake_is_not_hidden(tmp_path: Path) -> None:
         load_available(
             [Repository("https://h/r")], cache=tmp_path, settings=Settings(), transport=Broken()
         )
+
+
+def test_garbage_is_collected_again_afterwards(origin: Origin, machine: Machine) -> None:
+    machine.load(f"{origin.url}/none")
+    assert gc.isenabled()
 
 
 # --- the cache ---------------------------------------------------------------------------------

@@ -164,9 +164,13 @@ def configure_logging(
     environ: Optional[Mapping[str, str]] = None,
     stdout: Optional[TextIO] = None,
     stderr: Optional[TextIO] = None,
+    watched: bool = False,
     platform: str = sys.platform,
 ) -> Sink:
-    """Send the root logger to the sink that fits how the process was started."""
+    """Send the root logger to the sink that fits how the process was started.
+
+    ``watched`` says that somebody reads standard error although it is no terminal.
+    """
     environment = os.environ if environ is None else environ
     out = sys.stdout if stdout is None else stdout
     # A Windows service has no standard streams at all.
@@ -175,7 +179,7 @@ def configure_logging(
     if "JOURNAL_STREAM" in environment or "NOTIFY_SOCKET" in environment:
         handler = logging.StreamHandler(out)
         handler.setFormatter(LineFormatter(prefixed=True))
-    elif err is not None and (err.isatty() or environment.get("GUEST_AGENT_DEBUG")):
+    elif err is not None and (watched or err.isatty() or environment.get("GUEST_AGENT_DEBUG")):
         handler = logging.StreamHandler(err)
         handler.setFormatter(LineFormatter(prefixed=False))
     elif platform == "win32":

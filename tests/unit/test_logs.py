@@ -61,6 +61,13 @@ def test_terminal_gets_plain_lines() -> None:
     assert err.getvalue() == "hello\n"
 
 
+def test_watched_program_writes_to_standard_error_although_it_is_no_terminal() -> None:
+    err = io.StringIO()
+    logs.configure_logging("x", environ={}, stderr=err, watched=True)
+    logging.getLogger("test").warning("here")
+    assert err.getvalue() == "here\n"
+
+
 def test_fifty_equal_errors_are_two_lines_and_the_second_counts() -> None:
     sink, out = _journal()
     for _ in range(50):

@@ -83,7 +83,8 @@ def _run(arguments: Arguments, *, connect: Optional[Callable[[Agent], None]] = N
     if arguments.print_config:
         return _print_config(config)
     level = arguments.log_level or config.core.log_level
-    sink = logs.configure_logging(PROGRAM, level=logs.level_of(level))
+    watched = arguments.verb == "noservice"
+    sink = logs.configure_logging(PROGRAM, level=logs.level_of(level), watched=watched)
     _open_log_file(config)
     manager = ServiceManager()
     if system.is_live and not system.is_compute_engine() and not _host_override():

@@ -24,7 +24,8 @@ if sys.platform == "win32":
     def _lock(descriptor: int) -> None:
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
+        except OSError as error:
+            # A file that was just opened gives it one reason to fail; Wine does not tell which.
             raise BlockingIOError(error.errno, error.strerror) from error
 
 else:

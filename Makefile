@@ -57,7 +57,7 @@ goo: ## the Windows packages (GUEST_SIGN_COMMAND signs our programs)
 	$(PYTHON) tools/build-goo
 
 repo-goo: goo ## a repository of the Windows packages (GUEST_REPO_KEY signs its index)
-	$(PYTHON) tools/repo-goo $(GOOS)
+	$(PYTHON) tools/repo-goo --replace $(GOOS)
 
 check-packages: deb goo ## what is in the packages, and lintian
 	$(PYTHON) tools/check-artifacts dist/*_$$(cat VERSION)-1_all.deb

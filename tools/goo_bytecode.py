@@ -34,24 +34,30 @@ _MAGIC_SIZE = 4
 _TIMEOUT = 600
 
 
-def compile_tree(folder: Path) -> tuple[str, ...]:
-    """Put byte code beside the modules of a tree, in `__pycache__` folders.
+def compile_trees(*folders: Path) -> tuple[tuple[str, ...], ...]:
+    """Put byte code beside the modules of trees, in `__pycache__` folders.
 
-    Returns the modules that are no Python of this version (tests of other packages, mostly). Raises
-    ProvenanceError when there is no compiler.
+    Returns for each tree the modules that are no Python of this version (tests of other packages,
+    mostly). Raises ProvenanceError when there is no compiler.
     """
     given = os.environ.get("GUEST_WINDOWS_COMPILER")
     program = str(TOOLS / "goo_compile.py")
+    named = [str(folder) for folder in folders]
     if given:
-        said = _run([*shlex.split(given), "-I", program, str(folder)])
+        said = _run([*shlex.split(given), "-I", program, *named])
     else:
         node = _program("node", "nodejs")
         with _pyodide() as pyodide:
             runner = str(TOOLS / "goo_bytecode.mjs")
-            said = _run([node, runner, str(pyodide), program, str(folder)])
-    for compiled in folder.rglob("*.pyc"):
-        compiled.chmod(0o644)
-    return tuple(line for line in said.splitlines() if line)
+            said = _run([node, runner, str(pyodide), program, *named])
+    refused: dict[int, list[str]] = {}
+    for line in said.splitlines():
+        number, _, module = line.partition(" ")
+        refused.setdefault(int(number), []).append(module)
+    for folder in folders:
+        for compiled in folder.rglob("*.pyc"):
+            compiled.chmod(0o644)
+    return tuple(tuple(refused.get(number, ())) for number in range(len(folders)))
 
 
 def check_magic(folder: Path, magic: bytes) -> None:

@@ -1,7 +1,8 @@
-"""Compiles the modules of a folder to byte code that is never compared with them again (PEP 552).
+"""Compiles the modules of folders to byte code that is never compared with them again (PEP 552).
 
-`tools/goo_bytecode.py` runs this in a CPython of the Windows packages' version. `FOLDER` in its
-first argument gets `__pycache__` folders; standard output names the modules that do not compile.
+`tools/goo_bytecode.py` runs this in a CPython of the Windows packages' version. The folders named
+by its arguments get `__pycache__` folders; standard output names the modules that do not compile,
+each with the number of its folder in front.
 """
 
 import os
@@ -35,4 +36,6 @@ def compile_folder(top: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(compile_folder(sys.argv[1])))
+    for number, named in enumerate(sys.argv[1:]):
+        for module in compile_folder(named):
+            print(number, module)

@@ -51,6 +51,7 @@ NOT_IN_CLIENT_LIBRARY = re.compile(
     r"|xmlrpc|pydoc_data|html|sysconfig)/.*"
     r"|(pydoc|doctest|turtle|pdb|cProfile|profile|pstats|trace|tabnanny|_pydecimal|statistics)\.pyc"
 )
+NOT_IN_ZIP = re.compile(r"\.pyd$|\.dist-info/|^urllib3/contrib/emscripten/|^_yaml/")
 CLIENT_WHEELS = ("PyYAML", "truststore", "urllib3")
 # Of src/googet: packing and serving packages happens elsewhere.
 NOT_IN_CLIENT_MODULES = re.compile(
@@ -101,31 +102,48 @@ class Parts:
             return library.read("os.pyc")[:4]
 
     @cached_property
-    def library(self) -> Path:
-        """A folder with the content of the library's wheel, and byte code."""
-        folder = self.work / "library"
-        shutil.rmtree(folder, ignore_errors=True)
+    def compiled(self) -> Path:
+        """A folder with the three trees of modules, each with its byte code.
+
+        `library` has the content of the library's wheel, `client` the modules of googet and what
+        they import, `packages` the wheels of the runtime.
+        """
+        top = self.work / "modules"
+        shutil.rmtree(top, ignore_errors=True)
+        self._library_modules(top / "library")
+        self._client_modules(top / "client")
+        self._runtime_packages(top / "packages")
+        trees = (top / "library", top / "client", top / "packages")
+        *ours, theirs = goo_bytecode.compile_trees(*trees)
+        goo_bytecode.check_magic(top, self.magic)
+        for refused in filter(None, ours):
+            raise PayloadError(f"{refused[0]} is no Python that Windows' interpreter understands")
+        for name in theirs:
+            # A module that this Python cannot read has no place in what runs on it.
+            (top / "packages" / name).unlink()
+        return top
+
+    def _library_modules(self, folder: Path) -> None:
         with zipfile.ZipFile(library_wheel.build(self.work / "wheel")) as wheel:
             for entry in wheel.infolist():
                 _write(folder / entry.filename, wheel.read(entry))
-        _compile(folder, self.magic)
-        return folder
 
-    @cached_property
-    def client_modules(self) -> dict[str, bytes]:
-        """The modules of googet and what they import, with byte code, by their names in the zip."""
-        folder = self.work / "client"
-        shutil.rmtree(folder, ignore_errors=True)
+    def _client_modules(self, folder: Path) -> None:
         for name in client_module_files():
             _write(folder / name, (SOURCE / name).read_bytes())
         _write(folder / "google_guest" / "VERSION", f"{self.version}\n".encode())
         windows_python.install_wheels(self.wheels(*CLIENT_WHEELS), folder)
-        for native in (*folder.rglob("*.pyd"), *folder.glob("*.dist-info/**/*")):
-            if native.is_file():
-                native.unlink()
-        shutil.rmtree(folder / "urllib3" / "contrib" / "emscripten")
-        _compile(folder, self.magic)
-        return {_in_zip(path, folder): path.read_bytes() for path in _files(folder)}
+        for path in _files(folder):
+            # Nothing native can be loaded from a zip.
+            if NOT_IN_ZIP.search(path.relative_to(folder).as_posix()):
+                path.unlink()
+
+    def _runtime_packages(self, folder: Path) -> None:
+        windows_python.install_wheels(self.wheels(), folder)
+        for path in _files(folder):
+            if NOT_IN_RUNTIME.fullmatch(path.relative_to(folder).as_posix()):
+                path.unlink()
+        _remove_empty_folders(folder)
 
     def wheels(self, *names: str) -> tuple[Path, ...]:
         """The wheels of the runtime with these names (all without)."""
@@ -183,11 +201,7 @@ def digest_of(folder: Path) -> str:
 
 def client_module_files() -> list[str]:
     """The files below src/ that googet.exe carries, from what its modules import."""
-    wanted = [
-        name
-        for name in _modules("googet")
-        if not NOT_IN_CLIENT_MODULES.fullmatch(name)
-    ]
+    wanted = [name for name in _modules("googet") if not NOT_IN_CLIENT_MODULES.fullmatch(name)]
     # The boundary makes the running Windows when it is first asked for it.
     wanted.append("google_guest.system.windows.native")
     found: dict[str, str] = {}
@@ -208,26 +222,16 @@ def client_module_files() -> list[str]:
 def _runtime(folder: Path, parts: Parts) -> None:
     python = folder / "python"
     shutil.copytree(parts.python, python)
-    packages = python / "Lib" / "site-packages"
-    windows_python.install_wheels(parts.wheels(), packages)
-    for path in _files(packages):
-        if NOT_IN_RUNTIME.fullmatch(path.relative_to(packages).as_posix()):
-            path.unlink()
-    _remove_empty_folders(packages)
+    shutil.copytree(parts.compiled / "packages", python / "Lib" / "site-packages")
     lines = (STANDARD_LIBRARY, ".", "Lib\\site-packages", "import site")
     _write(python / SEARCH_PATH, "".join(f"{line}\r\n" for line in lines).encode("ascii"))
-    refused = goo_bytecode.compile_tree(packages)
-    goo_bytecode.check_magic(packages, parts.magic)
-    for name in refused:
-        # A module that this Python cannot read has no place in what runs on it.
-        (packages / name).unlink()
     _write(python / "bill-of-materials.json", _bill_of_materials(RUNTIME, parts, parts.wheels()))
     _write(python / f"LICENSE.{RUNTIME}.txt", _license(""))
     _install_file(folder, RUNTIME)
 
 
 def _library(folder: Path, parts: Parts) -> None:
-    shutil.copytree(parts.library, folder / "lib" / parts.version)
+    shutil.copytree(parts.compiled / "library", folder / "lib" / parts.version)
     _write(folder / "lib" / f"LICENSE.{LIBRARY}.txt", _license(""))
     _install_file(folder, LIBRARY)
 
@@ -249,7 +253,9 @@ def _scripts(folder: Path, parts: Parts) -> None:
 
 def _client(folder: Path, parts: Parts) -> None:
     root = folder / "GooGet"
-    files = {"__main__.py": CLIENT_MAIN, **parts.client_modules}
+    modules = parts.compiled / "client"
+    files = {_in_zip(path, modules): path.read_bytes() for path in _files(modules)}
+    files["__main__.py"] = CLIENT_MAIN
     program = goo_launchers.program("python\\python.exe", files, launcher=parts.launcher)
     _write(root / "googet.exe", program)
     python = root / "python"
@@ -285,13 +291,6 @@ def _install_file(folder: Path, package: str = "") -> None:
 
 
 # --- byte code, archives ---
-
-
-def _compile(folder: Path, magic: bytes) -> None:
-    refused = goo_bytecode.compile_tree(folder)
-    if refused:
-        raise PayloadError(f"{refused[0]} is no Python that Windows' interpreter understands")
-    goo_bytecode.check_magic(folder, magic)
 
 
 def _in_zip(path: Path, folder: Path) -> str:

@@ -27,6 +27,45 @@ from google_guest.records import record, replace
 _CONF = "cachelife: 0s\n"
 
 
+ON_WINDOWS = sys.platform == "win32"
+
+
+def script_of(lines: str) -> Member:
+    """Return a script of the lines, for this system."""
+    text = f"@echo off\n{lines}\n".replace("\n", "\r\n") if ON_WINDOWS else f"#!/bin/sh\n{lines}\n"
+    return Member(text.encode(), 0o755)
+
+
+def exits(code: int) -> str:
+    """Return the line of a script that ends it with a code."""
+    return f"exit /b {code}" if ON_WINDOWS else f"exit {code}"
+
+
+def echoes(text: str, path: Optional[Path] = None) -> str:
+    """Return the line that prints a word, or appends it to a file."""
+    return f"echo {text}" if path is None else f'echo {text}>>"{path}"'
+
+
+def prints(path: Path) -> str:
+    """Return the line that prints a file."""
+    return f'type "{path}"' if ON_WINDOWS else f'cat "{path}"'
+
+
+def copies(source: Path, target: Path) -> str:
+    """Return the line that copies a file."""
+    return f'copy /y "{source}" "{target}">nul' if ON_WINDOWS else f'cp "{source}" "{target}"'
+
+
+def fails_where(path: Path) -> str:
+    """Return the line that ends a script with code 1 where a file exists."""
+    return f'if exist "{path}" exit /b 1' if ON_WINDOWS else f'if [ -e "{path}" ]; then exit 1; fi'
+
+
+def own_file(name: str) -> str:
+    """Return how a script calls a file of its package."""
+    return f"%~dp0{name}" if ON_WINDOWS else f"$(dirname $0)/{name}"
+
+
 def make_spec(
     name: str, version: str = "1.0.0@1", arch: str = "noarch", **fields: Any
 ) -> PackageSpec:
@@ -95,17 +134,17 @@ class Machine:
         """Write a package and return the file.
 
         ``contents`` maps paths below the machine's disk to content; ``scripts`` maps install,
-        uninstall and verify to shell scripts.
+        uninstall and verify to lines of :func:`echoes` and the like.
         """
         members: dict[str, Member] = {}
         files: dict[str, str] = {}
         for number, (path, content) in enumerate((contents or {}).items()):
             members[f"files/{number}"] = Member(content.encode(), 0o644)
             files[f"files/{number}"] = str(self.disk / path)
-        for action, script in (scripts or {}).items():
-            members[f"{action}.sh"] = Member(f"#!/bin/sh\n{script}\n".encode(), 0o755)
-            given = fields.get(action, Command())
-            fields[action] = replace(given, path=f"{action}.sh")
+        for action, lines in (scripts or {}).items():
+            script = f"{action}.cmd" if ON_WINDOWS else f"{action}.sh"
+            members[script] = script_of(lines)
+            fields[action] = replace(fields.get(action, Command()), path=script)
         files.update(fields.pop("files", {}))
         for key in files:
             members.setdefault(key, Member(b"content", 0o644))

@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from support.goo_machine import Machine
+from support.goo_machine import Machine, exits
 
 from googet.operations import steps
 from googet.transaction import Transaction
@@ -36,7 +36,7 @@ def install(machine: Machine) -> list[str]:
             "a",
             dependencies=["lib"],
             contents={"a/one": "1", "a/two": "2"},
-            scripts={"install": "true"},
+            scripts={"install": exits(0)},
         ),
     )
     return ["install", "a"]
@@ -50,14 +50,14 @@ def update(machine: Machine) -> list[str]:
     machine.ok("install", "a", "b")
     machine.publish(
         machine.goo("a", "2.0.0", contents={"a/one": "2", "a/new": "n"}),
-        machine.goo("b", "2.0.0", contents={"b": "2"}, scripts={"install": "true"}),
+        machine.goo("b", "2.0.0", contents={"b": "2"}, scripts={"install": exits(0)}),
     )
     return ["update"]
 
 
 def replace_package(machine: Machine) -> list[str]:
     machine.publish(
-        machine.goo("old", contents={"f": "old", "old": "o"}, scripts={"uninstall": "true"}),
+        machine.goo("old", contents={"f": "old", "old": "o"}, scripts={"uninstall": exits(0)}),
         machine.goo("user", dependencies=["old"], contents={"user": "u"}),
         machine.goo("new", replaces=("old",), contents={"f": "new"}),
     )
@@ -67,7 +67,7 @@ def replace_package(machine: Machine) -> list[str]:
 
 def remove(machine: Machine) -> list[str]:
     machine.publish(
-        machine.goo("a", contents={"a/f": "1"}, scripts={"uninstall": "true"}),
+        machine.goo("a", contents={"a/f": "1"}, scripts={"uninstall": exits(0)}),
         machine.goo("b", dependencies=["a"], contents={"b/f": "2"}),
     )
     machine.ok("install", "b")

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.goo_machine import Machine
+from support.goo_machine import Machine, copies, echoes, exits
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_files_of_others_stay(machine: Machine) -> None:
 
 def test_dependents_go_first_and_dependencies_stay(machine: Machine) -> None:
     def script(name: str) -> dict[str, str]:
-        return {"uninstall": f"echo {name} >> {machine.folder}/trace"}
+        return {"uninstall": echoes(name, machine.folder / "trace")}
 
     machine.publish(
         machine.goo("d", scripts=script("d")),
@@ -111,7 +111,7 @@ def test_package_without_uninstall_script_needs_no_archive(machine: Machine) -> 
 
 
 def test_archive_is_downloaded_again_for_the_uninstall_script(machine: Machine) -> None:
-    machine.publish(machine.goo("a", scripts={"uninstall": f"touch {machine.folder}/ran"}))
+    machine.publish(machine.goo("a", scripts={"uninstall": echoes("x", machine.folder / "ran")}))
     machine.ok("install", "a")
     (machine.root / "cache" / "a.noarch.1.0.0@1.goo").write_bytes(b"damaged")
     machine.ok("remove", "a")
@@ -120,7 +120,7 @@ def test_archive_is_downloaded_again_for_the_uninstall_script(machine: Machine) 
 
 
 def test_archive_that_cannot_be_had_suggests_db_only(machine: Machine) -> None:
-    machine.publish(machine.goo("a", contents={"f": "1"}, scripts={"uninstall": "true"}))
+    machine.publish(machine.goo("a", contents={"f": "1"}, scripts={"uninstall": exits(0)}))
     machine.ok("install", "a")
     shutil.rmtree(machine.root / "cache")
     shutil.rmtree(machine.served)
@@ -132,7 +132,7 @@ def test_archive_that_cannot_be_had_suggests_db_only(machine: Machine) -> None:
 
 
 def test_failing_uninstall_script_leaves_the_package_and_what_it_needs(machine: Machine) -> None:
-    b = machine.goo("b", dependencies=["a"], contents={"b": "b"}, scripts={"uninstall": "exit 3"})
+    b = machine.goo("b", dependencies=["a"], contents={"b": "b"}, scripts={"uninstall": exits(3)})
     machine.publish(machine.goo("a", contents={"a": "a"}), b, machine.goo("c", contents={"c": "c"}))
     machine.ok("install", "b", "c")
     result = machine.fails("remove", "a", "c")
@@ -145,7 +145,7 @@ def test_failing_uninstall_script_leaves_the_package_and_what_it_needs(machine: 
 
 
 def test_uninstall_script_still_sees_the_files(machine: Machine) -> None:
-    script = f"cp {machine.disk}/f {machine.folder}/seen"
+    script = copies(machine.disk / "f", machine.folder / "seen")
     machine.publish(machine.goo("a", contents={"f": "1"}, scripts={"uninstall": script}))
     machine.ok("install", "a")
     machine.ok("remove", "a")

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.goo_machine import Machine
+from support.goo_machine import Machine, echoes, exits, script_of
 
 from googet.archive import Member, write_archive
 from googet.pkgspec import Command, PackageSpec
@@ -39,13 +39,13 @@ def own_package(machine: Machine, version: str, executable: Path, **scripts: str
     new = program(machine.built / f"googet-{version}", version=version)
     members = {"googet": Member(new, 0o755)}
     for action, script in scripts.items():
-        members[f"{action}.sh"] = Member(f"#!/bin/sh\n{script}\n".encode(), 0o755)
+        members[f"{action}.cmd"] = script_of(script)
     spec = PackageSpec(
         name="googet",
         version=f"{version}.0.0",
         arch="noarch",
         files={"googet": str(executable)},
-        **{action: Command(f"{action}.sh") for action in scripts},
+        **{action: Command(f"{action}.cmd") for action in scripts},
     )
     path = machine.built / f"{spec.full_name}.goo"
     write_archive(path, spec, members, mtime=1)
@@ -88,7 +88,7 @@ def test_googet_updates_and_removes_itself(machine: Machine) -> None:
 def test_failed_update_leaves_a_googet_that_runs(machine: Machine) -> None:
     executable = program(machine.root / "googet")
     one = own_package(machine, "1", executable)
-    two = own_package(machine, "2", executable, install="exit 7")
+    two = own_package(machine, "2", executable, install=exits(7))
     machine.publish(one)
     assert run(machine, executable, "install", "googet").returncode == 0
     machine.publish(one, two)
@@ -120,9 +120,9 @@ sys.exit(f"imported late: {late}" if late else status)
 @pytest.mark.parametrize("command", ["install", "reinstall", "fail", "remove"])
 def test_nothing_is_imported_once_files_are_touched(machine: Machine, command: str) -> None:
     executable = program(machine.folder / "recording", main=RECORDING)
-    script = "exit 3" if command == "fail" else "echo hello"
+    script = exits(3) if command == "fail" else echoes("hello")
     package = machine.goo(
-        "a", contents={"f": "1"}, scripts={"install": script, "uninstall": "echo bye"}
+        "a", contents={"f": "1"}, scripts={"install": script, "uninstall": echoes("bye")}
     )
     machine.publish(package)
     if command in ("remove", "reinstall"):

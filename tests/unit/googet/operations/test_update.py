@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.goo_machine import Machine
+from support.goo_machine import Machine, exits
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_named_packages_only(machine: Machine) -> None:
 def test_update_that_fails_does_not_stop_the_others(machine: Machine) -> None:
     install_foo_and_bar(machine)
     machine.publish(
-        machine.goo("bar", "3.0", "x86_32", scripts={"install": "exit 1"}),
+        machine.goo("bar", "3.0", "x86_32", scripts={"install": exits(1)}),
         machine.goo("foo", "2.0", "x86_32"),
     )
     machine.fails("update")

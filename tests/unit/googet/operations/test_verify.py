@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.goo_machine import Machine
+from support.goo_machine import Machine, copies, exits, fails_where, own_file
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_absent_package_is_a_failure(machine: Machine) -> None:
 
 def test_verify_command_decides(machine: Machine) -> None:
     flag = machine.folder / "broken"
-    machine.publish(machine.goo("a", scripts={"verify": f"test ! -e {flag}"}))
+    machine.publish(machine.goo("a", scripts={"verify": fails_where(flag)}))
     machine.ok("install", "a")
     machine.ok("verify", "a")
     flag.touch()
@@ -66,14 +66,14 @@ def test_verify_command_decides(machine: Machine) -> None:
 
 
 def test_verify_command_gets_the_whole_package_at_the_second_try(machine: Machine) -> None:
-    script = 'cat "$(dirname "$0")/files/0"'
+    script = copies(Path(own_file("files/0")), machine.folder / "seen")
     machine.publish(machine.goo("a", contents={"one": "1"}, scripts={"verify": script}))
     machine.ok("install", "a")
     machine.ok("verify", "a")
 
 
 def test_damaged_archive_is_fetched_again_before_anything_of_it_runs(machine: Machine) -> None:
-    machine.publish(machine.goo("a", scripts={"verify": "true"}))
+    machine.publish(machine.goo("a", scripts={"verify": exits(0)}))
     machine.ok("install", "a")
     (machine.root / "cache" / "a.noarch.1.0.0@1.goo").write_bytes(b"damaged")
     machine.ok("verify", "a")

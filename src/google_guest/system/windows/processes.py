@@ -260,33 +260,32 @@ if sys.platform == "win32":
 
     @contextlib.contextmanager
     def stop_requests() -> Iterator[None]:
-        """Turn Ctrl-C, Ctrl-Break, a closed window and the end of Windows into ``Stopped``.
-
-        The log-off of some user, which programs of SYSTEM hear of, too, is no reason to end.
-        """
-        done = threading.Event()
-
-        def handle(event: int) -> bool:
-            if event == _CTRL_LOGOFF:
-                return True
-            number = {_CTRL_C: signal.SIGINT, _CTRL_BREAK: signal.SIGBREAK}.get(
-                event, signal.SIGTERM
-            )
-            signal.raise_signal(number)
-            _call("SetEvent", _stop_event())
-            if event in (_CTRL_CLOSE, _CTRL_SHUTDOWN):
-                done.wait(_CLEANUP_SECONDS)
-            return True
-
-        handler = _Handler(handle)
+        """Turn Ctrl-C, Ctrl-Break, a closed window and the end of Windows into ``Stopped``."""
+        ended = threading.Event()
+        handler = _Handler(lambda event: take_console_event(event, ended))
         set_handler = function("kernel32", "SetConsoleCtrlHandler", _Handler, wintypes.BOOL)
         set_handler(handler, True)
         try:
             with stop_signals():
                 yield
         finally:
-            done.set()
+            ended.set()
             set_handler(handler, False)
+
+    def take_console_event(event: int, ended: threading.Event) -> bool:
+        """Take what the console tells, in a thread that Windows has made for it.
+
+        ``ended`` tells that this process has cleaned up. The log-off of some user, of which
+        programs of SYSTEM hear, too, is no reason to end.
+        """
+        if event == _CTRL_LOGOFF:
+            return True
+        number = {_CTRL_C: signal.SIGINT, _CTRL_BREAK: signal.SIGBREAK}.get(event, signal.SIGTERM)
+        signal.raise_signal(number)
+        _call("SetEvent", _stop_event())
+        if event in (_CTRL_CLOSE, _CTRL_SHUTDOWN):
+            ended.wait(_CLEANUP_SECONDS)
+        return True
 
     _Handler = ctypes.WINFUNCTYPE(wintypes.BOOL, wintypes.DWORD)
     _stop: list[int] = []

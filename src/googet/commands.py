@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Optional, TextIO
 
 from googet.database import InstalledPackage
-from googet.host import Host
+from googet.host import Host, PathError
 from googet.host.quoting import powershell_text, split_arguments
 from googet.pkgspec import Command, PackageSpec
 from google_guest.errors import GuestError
@@ -310,9 +310,16 @@ def _program_first(words: list[str], host: Host) -> list[str]:
     for count in range(1, len(words) + 1):
         program = " ".join(words[:count])
         for path in (program, program + ".exe"):
-            if host.paths.is_absolute(path) and host.kind_of(host.paths.cleaned(path)) == "file":
+            if _is_file(path, host):
                 return [path, *words[count:]]
     return words
+
+
+def _is_file(text: str, host: Host) -> bool:
+    try:
+        return host.kind_of(host.paths.cleaned(text)) == "file"
+    except PathError:
+        return False
 
 
 def _quiet_msiexec(words: Sequence[str], host: Host, logs: Path) -> list[str]:
@@ -322,7 +329,8 @@ def _quiet_msiexec(words: Sequence[str], host: Host, logs: Path) -> list[str]:
     """
     arguments = list(words)
     if arguments and arguments[0][:2].lower() in ("/i", "-i"):
-        arguments[0] = "/X" + arguments[0][2:]
+        # The rest may be a path with blanks, which is quoted by itself.
+        arguments[:1] = ["/X", arguments[0][2:]] if arguments[0][2:] else ["/X"]
     known = [word.lower() for word in arguments]
     more = [option for option in ("/qn", "/norestart") if option not in known]
     log = host.host_path(logs / "msi_uninstall.log")

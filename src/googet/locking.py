@@ -96,7 +96,7 @@ class RootLock:
             if now - began >= PATIENCE:
                 raise LockTimeout(f"another googet holds {self.path}; try again when it is done")
             if now - told >= _TELL_EVERY:
-                told = now
+                told += _TELL_EVERY
                 self._tell(f"Waiting for another googet to release {self.path}...")
             self._sleep(_POLL_EVERY)
 

@@ -92,17 +92,27 @@ class Machine:
     """One ROOT with one repository below ``folder``."""
 
     def __init__(self, folder: Path) -> None:
+        self._name(folder)
+        for path in (self.root, self.disk, self.built):
+            path.mkdir(parents=True)
+        (self.root / "googet.conf").write_text(_CONF)
+        self.repository()
+
+    @classmethod
+    def existing(cls, folder: Path) -> Machine:
+        """Return the machine that another process has made."""
+        machine = cls.__new__(cls)
+        machine._name(folder)
+        return machine
+
+    def _name(self, folder: Path) -> None:
         self.folder = folder
         self.root = folder / "root"
         self.disk = folder / "disk"
         self.served = folder / "served"
         self.built = folder / "built"
-        for path in (self.root, self.disk, self.built):
-            path.mkdir(parents=True)
-        (self.root / "googet.conf").write_text(_CONF)
         #: What commands run on instead of this system.
         self.host: Optional[Host] = None
-        self.repository()
 
     def repository(self, name: str = "repo", priority: Optional[str] = None) -> Path:
         """Make a repository known to the machine and return its folder."""

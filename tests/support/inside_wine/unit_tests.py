@@ -1,0 +1,34 @@
+"""Settings of the unit tests that run in Windows Python (a pytest plugin).
+
+The conftest.py files of the tree are for Linux: this is what the unit tests need of them.  A test,
+or the collection, that takes longer than LIMIT ends the run with the stacks of its threads: a
+program in Wine cannot be looked into from outside.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+
+import hypothesis
+
+LIMIT = 90.0
+
+hypothesis.settings.register_profile("windows", deadline=None, max_examples=10, database=None)
+hypothesis.settings.load_profile("windows")
+
+
+def _watch() -> None:
+    faulthandler.dump_traceback_later(LIMIT, exit=True, file=sys.__stderr__)
+
+
+def pytest_runtest_logstart(nodeid: str, location: object) -> None:
+    print(nodeid, file=sys.__stderr__, flush=True)
+    _watch()
+
+
+def pytest_sessionfinish() -> None:
+    faulthandler.cancel_dump_traceback_later()
+
+
+_watch()

@@ -11,7 +11,8 @@ from __future__ import annotations
 from google_guest.changes import Change
 from google_guest.records import record
 from google_guest.system import System
-from google_guest.system.netlink import LocalRoute, destination_text
+from google_guest.system.netlink import LocalRoute
+from google_guest.system.networks import destination_text
 
 
 @record

@@ -14,8 +14,9 @@ from google_guest.changes import Change
 from google_guest.changes.network import AddLocalRoute, DeleteLocalRoute
 from google_guest.config import Config, load_config
 from google_guest.features import Inputs, Plan, Stage
+from google_guest.features.addresses import parse_address
 from google_guest.features.linux import forwarded_addresses
-from google_guest.features.linux.forwarded_addresses import FEATURE, parse_address
+from google_guest.features.linux.forwarded_addresses import FEATURE
 from google_guest.metadata.tree import Metadata, parse_metadata
 from google_guest.records import replace
 from google_guest.state import Remember

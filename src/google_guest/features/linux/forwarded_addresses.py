@@ -22,7 +22,6 @@ Facts: guest-agent google_guest_agent/addresses.go, google-guest-agent internal/
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 from collections.abc import Hashable, Iterable, Mapping
@@ -30,9 +29,10 @@ from typing import Optional
 
 from google_guest.changes import Change
 from google_guest.changes.network import AddLocalRoute, DeleteLocalRoute
-from google_guest.config import Config, IpForwardingSection
+from google_guest.config import Config
 from google_guest.errors import GuestError
-from google_guest.features import BUILT_IN, Decision, Feature, Inputs, Plan, Stage
+from google_guest.features import Feature, Inputs, Plan, Stage
+from google_guest.features.addresses import DISABLE_ATTRIBUTE, enabled, wanted_addresses
 from google_guest.metadata.tree import Metadata, NetworkInterface
 from google_guest.records import record
 from google_guest.state import RUN_DIRECTORY, Remember, read_state
@@ -51,7 +51,6 @@ from google_guest.system.netlink import (
 
 log = logging.getLogger(__name__)
 
-DISABLE_ATTRIBUTE = "disable-address-manager"
 STATE_PATH = f"{RUN_DIRECTORY}/forwarded-addresses.json"
 DEFAULT_PROTOCOL = 66
 SAFETY_INTERVAL = 10.0
@@ -63,79 +62,6 @@ _PROTOCOL_NAMES = (
     "/usr/share/iproute2/rt_protos",
     "/usr/lib/iproute2/rt_protos",
 )
-_IPV4_TEXT = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")
-# Accepting these as local would cut the machine off from itself, its neighbours or the metadata
-# server.
-_NEVER_LOCAL = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        "0.0.0.0/32",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "224.0.0.0/4",
-        "255.255.255.255/32",
-        "::/127",
-        "::ffff:0:0/96",
-        "fd20:ce::254/128",
-        "fe80::/10",
-        "ff00::/8",
-    )
-)
-
-
-@record
-class WantedAddresses:
-    """What one interface shall accept, and what was refused, for people."""
-
-    destinations: frozenset[IPNetwork]
-    refused: tuple[str, ...] = ()
-
-
-def parse_address(text: str) -> IPNetwork:
-    """Return the range that an address with or without prefix length lies in, host bits cleared.
-
-    Raises:
-        ValueError: it is neither IPv4 nor IPv6, or has a prefix length that does not fit.
-    """
-    address, slash, length = text.strip().partition("/")
-    if slash and re.fullmatch(r"[0-9]{1,3}", length) is None:
-        raise ValueError(f"{text!r} has no decimal prefix length")
-    if ":" not in address and _IPV4_TEXT.fullmatch(address) is None:
-        raise ValueError(f"{text!r} is no address")
-    if "%" in address:
-        raise ValueError(f"{text!r} names a zone")
-    return ipaddress.ip_network(text.strip(), strict=False)
-
-
-def is_acceptable(destination: IPNetwork) -> bool:
-    """Return whether the range may become local without harm to the machine."""
-    return destination.prefixlen > 0 and not any(
-        destination.version == never.version and destination.overlaps(never)
-        for never in _NEVER_LOCAL
-    )
-
-
-def wanted_addresses(
-    nic: NetworkInterface,
-    section: IpForwardingSection,
-    *,
-    ignored: frozenset[IPNetwork] = frozenset(),
-) -> WantedAddresses:
-    """Return the ranges that ``nic`` shall accept.
-
-    ``ignored`` (addresses that a failover cluster moves itself) applies to forwarded and
-    target-instance addresses, not to alias ranges.
-    """
-    lists: list[Iterable[str]] = []
-    if section.forwarded_ips:
-        lists += [nic.forwarded_ips, nic.forwarded_ipv6s]
-    if section.target_instance_ips:
-        lists.append(nic.target_instance_ips)
-    refused: dict[str, None] = {}
-    found = {entry for texts in lists for entry in _parsed(nic, texts, refused)} - ignored
-    if section.ip_aliases:
-        found.update(_parsed(nic, nic.ip_aliases, refused))
-    return WantedAddresses(frozenset(found), tuple(refused))
 
 
 def route_protocol(config: Config, system: System) -> tuple[int, Optional[str]]:
@@ -157,23 +83,6 @@ def route_protocol(config: Config, system: System) -> tuple[int, Optional[str]]:
         f"[IpForwarding] ethernet_proto_id = {text[:40]!r} ({origin}) is no usable route protocol"
         f" (1 to 255, not {_KERNEL_PROTOCOL}); {DEFAULT_PROTOCOL} is used"
     )
-
-
-def enabled(inputs: Inputs) -> Decision:
-    """Decide by ``[addressManager] disable``, instance, project, ``[Daemons] network_daemon``."""
-    config = inputs.config
-    disable = config.address_manager.disable
-    if disable is not None:
-        layer = config.origin("address_manager", "disable")
-        return Decision(not disable, f"[addressManager] disable = {_word(disable)}", layer)
-    said = None if inputs.metadata is None else inputs.metadata.switch(DISABLE_ATTRIBUTE)
-    if said is not None:
-        return Decision(not said[0], f"{DISABLE_ATTRIBUTE} = {_word(said[0])}", said[1])
-    network_daemon = config.daemons.network_daemon
-    layer = config.origin("daemons", "network_daemon")
-    if layer == BUILT_IN and network_daemon:
-        return Decision(True, "on unless switched off", layer)
-    return Decision(network_daemon, f"[Daemons] network_daemon = {_word(network_daemon)}", layer)
 
 
 def plan(inputs: Inputs) -> Plan:
@@ -342,21 +251,6 @@ def _recorded_indexes(system: System) -> frozenset[int]:
     return frozenset(index for index in indexes if type(index) is int and index > 0)
 
 
-def _parsed(
-    nic: NetworkInterface, texts: Iterable[str], refused: dict[str, None]
-) -> Iterable[IPNetwork]:
-    for text in texts:
-        try:
-            destination = parse_address(text)
-        except ValueError as error:
-            log.debug("NIC %d: %s; ignored", nic.index, error)
-            continue
-        if is_acceptable(destination):
-            yield destination
-        else:
-            refused[f"{destination_text(destination)} must not become local; ignored"] = None
-
-
 def _named_protocol(name: str, system: System) -> Optional[int]:
     for path in _PROTOCOL_NAMES:
         try:
@@ -398,10 +292,6 @@ def _wants_ipv6(devices: Iterable[_Device]) -> bool:
 
 def _name(family: Family) -> str:
     return "IPv4" if family is Family.IPV4 else "IPv6"
-
-
-def _word(value: bool) -> str:
-    return "true" if value else "false"
 
 
 def _inputs_of(metadata: Metadata) -> Hashable:

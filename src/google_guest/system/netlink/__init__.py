@@ -20,9 +20,7 @@ from google_guest.system.netlink.monitor import EVERYTHING, RouteMonitor
 from google_guest.system.netlink.routes import (
     IPV6_METRIC,
     Family,
-    IPNetwork,
     LocalRoute,
-    destination_text,
     family_of,
 )
 from google_guest.system.netlink.wire import (
@@ -31,6 +29,7 @@ from google_guest.system.netlink.wire import (
     OpenSocket,
     open_route_socket,
 )
+from google_guest.system.networks import IPNetwork, destination_text
 
 __all__ = [
     "EVERYTHING",

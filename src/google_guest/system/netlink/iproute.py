@@ -21,11 +21,11 @@ from google_guest.system.netlink.routes import (
     LOCAL_TYPE,
     Family,
     LocalRoute,
-    destination_text,
     is_present,
     is_satisfied,
 )
 from google_guest.system.netlink.wire import NetlinkError
+from google_guest.system.networks import destination_text
 
 if TYPE_CHECKING:
     from google_guest.system.netlink import RunCommand

@@ -14,12 +14,11 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Callable
-from typing import Optional, Union
+from typing import Optional
 
 from google_guest.records import record
 from google_guest.system.netlink import wire
-
-IPNetwork = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+from google_guest.system.networks import IPNetwork
 
 RTM_NEWROUTE = 24
 RTM_DELROUTE = 25
@@ -75,13 +74,6 @@ class LocalRoute:
 def family_of(destination: IPNetwork) -> Family:
     """Return the family of a destination."""
     return Family.IPV4 if destination.version == 4 else Family.IPV6
-
-
-def destination_text(destination: IPNetwork) -> str:
-    """Return the normal form: ``10.9.0.0/24``, and a single address without its prefix length."""
-    if destination.prefixlen == destination.max_prefixlen:
-        return str(destination.network_address)
-    return str(destination)
 
 
 def kernel_has_ipv6() -> bool:

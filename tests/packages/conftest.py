@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from support import roots, tiers
 from support.chroot import Chroot, is_possible
 from support.commands import missing_programs, run_command
 from support.debs import GuestDebs, built_debs
+from support.goos import MissingPart, built_goos
 
 SUITE = "bookworm"
 TARGETS = ("deb", "dsc", "sdist", "wheel", "deb-lib")
@@ -31,6 +32,17 @@ def probe() -> tuple[str, ...]:
 def guest_debs() -> GuestDebs:
     """The project's packages: built once, or those in the folder that GUEST_DEBS names."""
     return built_debs()
+
+
+@pytest.fixture(scope="session")
+def guest_goos() -> Mapping[str, Path]:
+    """The project's Windows packages by name: built once, or those in the folder GUEST_GOOS."""
+    try:
+        return built_goos()
+    except MissingPart as missing:
+        if tiers.in_ci():
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="session")

@@ -25,20 +25,28 @@ SCRIPTS = "google-compute-engine-metadata-scripts"
 CLIENT = "googet"
 PACKAGES = (RUNTIME, LIBRARY, AGENT, SCRIPTS, CLIENT)
 
+LACKS_SOMETHING = 3
+"""Exit status of a build that needs what this machine neither has nor can fetch."""
+
 _BUILD_TIMEOUT = 900.0
 _FIELDS = re.compile(r"(?P<date>[0-9]{8})\.(?P<number>[0-9]{2})")
 
 
+class MissingPart(Exception):
+    """The packages cannot be built on this machine; the message says what is missing."""
+
+
 def built_goos(folder: Optional[Path] = None) -> dict[str, Path]:
-    """The packages by name: of `folder`, of GUEST_GOOS, or of `dist/` after building them."""
+    """The packages by name: of `folder`, of GUEST_GOOS, or of `dist/` after building them.
+
+    Raises MissingPart when this machine cannot build them, BuildFailed when they do not build.
+    """
     configured = os.environ.get("GUEST_GOOS")
     if folder is None and configured:
         folder = Path(configured)
     if folder is None:
         folder = SOURCE_TREE / "dist"
-        said = build(SOURCE_TREE, folder)
-        if said.status != 0:
-            raise BuildFailed(f"building the Windows packages: {said.stderr.strip()[-500:]}")
+        _built(SOURCE_TREE, folder)
     return found_goos(folder)
 
 
@@ -81,7 +89,13 @@ def _build_next(folder: Path) -> None:
     for name in ("VERSION", "NEWS"):
         text = (tree / name).read_text(encoding="utf-8")
         (tree / name).write_text(text.replace(release.version(), next_version(), 1))
-    said = build(tree, folder)
-    if said.status != 0:
-        raise BuildFailed(f"building the next Windows packages: {said.stderr.strip()[-500:]}")
+    _built(tree, folder)
     shutil.rmtree(tree)
+
+
+def _built(tree: Path, output: Path) -> None:
+    done = build(tree, output)
+    if done.status == LACKS_SOMETHING:
+        raise MissingPart(done.stderr.strip())
+    if done.status != 0:
+        raise BuildFailed(f"the Windows packages do not build: {done.stderr.strip()[-500:]}")

@@ -39,6 +39,15 @@ def findings(source: Path, modules: dict[str, str]) -> list[str]:
         pytest.param({"google_guest/system/commands.py": "import subprocess\n"}, id="in system"),
         pytest.param({"googet/install.py": "from google_guest.config import x\n"}, id="component"),
         pytest.param({"metadata_server/tls.py": "import subprocess\n"}, id="development tool"),
+        pytest.param({"googet/host/programs.py": "import subprocess\n"}, id="googet's host"),
+        pytest.param(
+            {
+                "google_guest/state.py": "def f():\n    import google_guest.windows_keys\n",
+                "google_guest/windows_keys.py": "import google_guest.system.windows.registry\n",
+                "google_guest/system/windows/registry.py": "",
+            },
+            id="Windows in a function, and below Windows",
+        ),
         pytest.param(
             {
                 "google_guest/state.py": "from google_guest.changes import Change\n",

@@ -19,11 +19,14 @@ from google_guest.records import record
 
 if TYPE_CHECKING:
     from google_guest.system import NetworkMonitor
+    from google_guest.system.windows.addresses import Adapter
     from google_guest.system.windows.registry import Registry
     from google_guest.system.windows.routes import Route
 
 COMPUTE_ENGINE_KEY = r"SOFTWARE\Google\ComputeEngine"
 """Where the guest environment keeps what must survive an upgrade to another implementation."""
+FORWARDED_IPS = COMPUTE_ENGINE_KEY + r"\ForwardedIps"
+"""Where the agent lists the addresses that it added, a value for each adapter."""
 ADMINISTRATORS = "S-1-5-32-544"
 """The SID of the administrators' group, whatever its name here."""
 
@@ -150,6 +153,19 @@ class Routes(Protocol):
         """Return whether a TCP connection comes about within ``timeout`` seconds."""
 
 
+class Addresses(Protocol):
+    """The adapters' addresses. Every method raises ``WindowsError`` when Windows refuses."""
+
+    def adapters(self) -> Sequence[Adapter]:
+        """Return the adapters that have a MAC address, with their addresses."""
+
+    def add(self, adapter: int, address: str, prefix_length: int) -> None:
+        """Add an address until the next boot, never chosen as a source; a present one is fine."""
+
+    def remove(self, adapter: int, address: str) -> None:
+        """Remove an address; one that is gone already is fine."""
+
+
 @record
 class FileVersion:
     """What the version resource of an executable file says: ``10.0.20348.859 (WinBuild...)``."""
@@ -176,6 +192,10 @@ class Windows(Protocol):
     @property
     def routes(self) -> Routes:
         """IPv4 routes."""
+
+    @property
+    def addresses(self) -> Addresses:
+        """The adapters' addresses."""
 
     def write_serial(self, port: str, data: bytes) -> None:
         """Write ``data`` to a serial port (``COM4``) now, trying again a few times.

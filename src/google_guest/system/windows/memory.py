@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
+from google_guest.records import replace
 from google_guest.system import NetworkMonitor
 from google_guest.system.windows import (
     FileVersion,
@@ -17,6 +18,7 @@ from google_guest.system.windows import (
     UserExists,
     WindowsError,
 )
+from google_guest.system.windows.addresses import Adapter
 from google_guest.system.windows.registry import MULTI_SZ, Registry, Value
 from google_guest.system.windows.routes import Route
 
@@ -226,6 +228,45 @@ class MemoryRoutes:
         return bool(found) and found[-1].interface in self.leads_there
 
 
+class MemoryAddresses:
+    """Adapters whose addresses change as they are told to."""
+
+    def __init__(self) -> None:
+        self.table: dict[int, Adapter] = {}
+        self.prefix_lengths: dict[tuple[int, str], int] = {}
+        """Of what was added, by adapter and address."""
+        self.calls: list[tuple[str, int, str]] = []
+        self.refused: set[str] = set()
+        """Addresses that can neither be added nor removed."""
+
+    def put(self, index: int, mac: str, *addresses: str) -> None:
+        """Put an adapter there."""
+        self.table[index] = Adapter(index, mac, f"Ethernet {index}", frozenset(addresses))
+
+    def adapters(self) -> Sequence[Adapter]:
+        """Return the adapters."""
+        return tuple(self.table.values())
+
+    def add(self, adapter: int, address: str, prefix_length: int) -> None:
+        """Add the address."""
+        self._note("add", adapter, address)
+        self.prefix_lengths[adapter, address] = prefix_length
+        self._set(adapter, self.table[adapter].addresses | {address})
+
+    def remove(self, adapter: int, address: str) -> None:
+        """Remove the address."""
+        self._note("remove", adapter, address)
+        self._set(adapter, self.table[adapter].addresses - {address})
+
+    def _note(self, call: str, adapter: int, address: str) -> None:
+        self.calls.append((call, adapter, address))
+        if address in self.refused:
+            raise WindowsError("IpAddressEntry", 5, "refused")
+
+    def _set(self, adapter: int, addresses: frozenset[str]) -> None:
+        self.table[adapter] = replace(self.table[adapter], addresses=addresses)
+
+
 class MemoryWindows:
     """See ``google_guest.system.windows.Windows``."""
 
@@ -234,6 +275,7 @@ class MemoryWindows:
         self.accounts = MemoryAccounts()
         self.services = MemoryServices()
         self.routes = MemoryRoutes()
+        self.addresses = MemoryAddresses()
         self.written: list[tuple[str, bytes]] = []
         """What went to serial ports."""
         self.serial_failures = 0

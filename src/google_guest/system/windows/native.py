@@ -33,6 +33,7 @@ if sys.platform == "win32":
     from google_guest.system import NetworkMonitor
     from google_guest.system.windows import (
         COMPUTE_ENGINE_KEY,
+        Addresses,
         FileVersion,
         Routes,
         Services,
@@ -81,6 +82,13 @@ if sys.platform == "win32":
             from google_guest.system.windows.routes import NativeRoutes
 
             return NativeRoutes()
+
+        @cached_property
+        def addresses(self) -> Addresses:
+            """The adapters' addresses."""
+            from google_guest.system.windows.addresses import NativeAddresses
+
+            return NativeAddresses()
 
         def write_serial(self, port: str, data: bytes) -> None:
             """Write to a serial port now."""

@@ -33,26 +33,21 @@ if sys.platform == "win32":
 
     from google_guest.system.windows import WindowsError
     from google_guest.system.windows.calls import failure, function
+    from google_guest.system.windows.sockets import (
+        AF_INET,
+        SocketAddress,
+        address_text,
+        socket_address,
+    )
 
-    _AF_INET = 2
     _NETWORK_MANAGEMENT = 3
     """The protocol of a route that a program made (MIB_IPPROTO_NETMGMT)."""
     _NOT_FOUND, _FILE_NOT_FOUND, _ALREADY_EXISTS = 1168, 2, 5010
 
-    class _Address(ctypes.Structure):
-        """SOCKADDR_INET with an IPv4 address in it."""
-
-        _fields_ = (
-            ("family", ctypes.c_uint16),
-            ("port", ctypes.c_uint16),
-            ("ipv4", ctypes.c_uint8 * 4),
-            ("rest", ctypes.c_uint32 * 5),
-        )
-
     class _Prefix(ctypes.Structure):
         """IP_ADDRESS_PREFIX."""
 
-        _fields_ = (("address", _Address), ("length", ctypes.c_uint8))
+        _fields_ = (("address", SocketAddress), ("length", ctypes.c_uint8))
 
     class _Row(ctypes.Structure):
         """MIB_IPFORWARD_ROW2."""
@@ -61,7 +56,7 @@ if sys.platform == "win32":
             ("luid", ctypes.c_uint64),
             ("interface", wintypes.DWORD),
             ("destination", _Prefix),
-            ("next_hop", _Address),
+            ("next_hop", SocketAddress),
             ("site_prefix_length", ctypes.c_uint8),
             ("valid_lifetime", wintypes.DWORD),
             ("preferred_lifetime", wintypes.DWORD),
@@ -98,7 +93,7 @@ if sys.platform == "win32":
             """Return the forward table."""
             pointer = ctypes.POINTER(_Table)()
             code = function("iphlpapi", "GetIpForwardTable2", ctypes.c_uint16, ctypes.c_void_p)(
-                _AF_INET, ctypes.byref(pointer)
+                AF_INET, ctypes.byref(pointer)
             )
             if code == _FILE_NOT_FOUND:
                 return ()
@@ -141,9 +136,9 @@ if sys.platform == "win32":
         if row.interface not in costs:
             costs[row.interface] = _interface_metric(row.interface)
         return Route(
-            destination=_text(row.destination.address),
+            destination=address_text(row.destination.address),
             prefix_length=row.destination.length,
-            gateway=_text(row.next_hop),
+            gateway=address_text(row.next_hop),
             interface=row.interface,
             metric=row.metric + costs[row.interface],
         )
@@ -154,22 +149,16 @@ if sys.platform == "win32":
             ctypes.byref(row)
         )
         row.interface = route.interface
-        row.destination.address = _address(route.destination)
+        row.destination.address = socket_address(route.destination)
         row.destination.length = route.prefix_length
-        row.next_hop = _address(route.gateway)
+        row.next_hop = socket_address(route.gateway)
         row.metric = max(0, route.metric - _interface_metric(route.interface))
         row.protocol = _NETWORK_MANAGEMENT
         return row
 
-    def _text(address: _Address) -> str:
-        return socket.inet_ntoa(bytes(address.ipv4))
-
-    def _address(text: str) -> _Address:
-        return _Address(_AF_INET, 0, (ctypes.c_uint8 * 4)(*socket.inet_aton(text)))
-
     def _interface_metric(index: int) -> int:
         """Return the metric of an interface; 0 if Windows does not tell."""
-        row = _Interface(family=_AF_INET, index=index)
+        row = _Interface(family=AF_INET, index=index)
         try:
             get_entry = function("iphlpapi", "GetIpInterfaceEntry", ctypes.c_void_p)
         except WindowsError:

@@ -12,18 +12,17 @@ from __future__ import annotations
 import logging
 
 from google_guest.system.files import Files
-from google_guest.system.windows import COMPUTE_ENGINE_KEY, Windows
+from google_guest.system.windows import FORWARDED_IPS, Windows
 from google_guest.system.windows.files import WindowsFiles
 
 log = logging.getLogger(__name__)
 
-FORWARDED_ADDRESSES_KEY = COMPUTE_ENGINE_KEY + r"\ForwardedIps"
 _BOOT = "boot-id"
 
 
 def prepare(files: Files, windows: Windows) -> None:
     """Make folders and keys ready; see ``System.prepare``."""
-    windows.registry.create_key(FORWARDED_ADDRESSES_KEY)
+    windows.registry.create_key(FORWARDED_IPS)
     places = files.places
     if isinstance(files, WindowsFiles):
         files.secure_directory(places.state.rpartition("\\")[0])

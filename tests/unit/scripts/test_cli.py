@@ -13,8 +13,8 @@ import pytest
 from unit.scripts.conftest import ScriptGuest
 
 from google_guest.cli import scripts as program
-from google_guest.cli.scripts import Arguments, main, parse_arguments, run
-from google_guest.scripts.events import LINUX
+from google_guest.cli.scripts import Arguments, WrongUsage, main, parse_arguments, run
+from google_guest.scripts.events import LINUX, WINDOWS
 from google_guest.system import System
 from google_guest.system.commands import Completed
 
@@ -52,6 +52,17 @@ def test_wrong_command_line_is_status_2_with_the_usage(
     told = capsys.readouterr()
     assert told.out == ""
     assert "usage: google_metadata_script_runner startup|shutdown" in told.err
+
+
+@pytest.mark.parametrize("event", ["startup", "shutdown", "specialize"])
+def test_windows_has_three_events(event: str) -> None:
+    assert parse_arguments([event], WINDOWS) == Arguments(WINDOWS[event])
+
+
+@pytest.mark.parametrize("words", [[], ["foo"], ["startup", "--if-stopping"], ["startup", "x"]])
+def test_wrong_command_line_is_refused_on_windows(words: list[str]) -> None:
+    with pytest.raises(WrongUsage):
+        parse_arguments(words, WINDOWS)
 
 
 @pytest.mark.parametrize("word", ["-h", "--help", "--version"])
@@ -216,4 +227,5 @@ def test_no_lazy_module_is_loaded_without_scripts(guest: ScriptGuest) -> None:
     loaded = set(told.rpartition("loaded ")[2].split())
     unwanted = {"urllib3", "ssl", "http.client", "email", "argparse", "tempfile", "shutil"}
     assert "No startup scripts to run." in told
+    assert [name for name in loaded if "windows" in name] == []
     assert loaded & (unwanted | {"random", "hashlib", "asyncio", "urllib.request"}) == set()

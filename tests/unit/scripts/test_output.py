@@ -219,3 +219,38 @@ def test_journal_is_recognised_by_device_and_inode() -> None:
     assert not is_journal("", writer)
     os.close(reader)
     os.close(writer)
+
+
+def handed_over(before: bytes, after: bytes) -> list[str]:
+    """Return the lines when another process takes over between two portions."""
+    console = Collected()
+    first = ScriptOutput("k", console)
+    first.feed(before)
+    second = ScriptOutput("k", console, continued=first.hand_over())
+    second.feed(after)
+    second.close()
+    return console.lines
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        (b"one\n", b"two\n", ["k: one", "k: two"]),
+        (b"one\npart", b"ial\ntwo", ["k: one", "k: part", "k[+]: ial", "k: two"]),
+        (b"one\r", b"\ntwo\n", ["k: one", "k: two"]),
+        (b"one", b"\n\n", ["k: one", "k: "]),
+        (b"one", b"", ["k: one"]),
+        (b"", b"one", ["k: one"]),
+    ],
+)
+def test_another_process_goes_on_with_the_line(
+    before: bytes, after: bytes, lines: list[str]
+) -> None:
+    assert handed_over(before, after) == lines
+
+
+def test_output_is_decoded_as_asked() -> None:
+    console = Collected()
+    output = ScriptOutput("k", console, decode=lambda data: data.decode("cp437"))
+    output.feed(b"gr\x81\xe1e\n")
+    assert console.lines == ["k: gr\u00fc\u00dfe"]

@@ -16,6 +16,7 @@ Source: guest-agent ``google_metadata_script_runner/main.go`` for the name.
 from __future__ import annotations
 
 import errno
+import ntpath
 import os
 import re
 import stat
@@ -93,8 +94,8 @@ def make_scratch(files: Files, bases: Sequence[str]) -> ScratchDirectory:
     complaints = []
     for base in dict.fromkeys(bases):
         try:
+            path = _host_path(files, base)
             files.make_directory(base, mode=0o700)
-            path = files.host_path(base)
             if _is_link(os.lstat(path)):
                 raise OSError(errno.ELOOP, "it is a link or junction", path)
             return _make(path)
@@ -117,9 +118,9 @@ def remove_leftovers(
     """
     private = is_private or is_private_folder
     boot = time.time() - time.monotonic() if booted_at is None else booted_at
-    for path in dict.fromkeys(files.host_path(base) for base in bases):
+    for base in dict.fromkeys(bases):
         try:
-            with os.scandir(path) as entries:
+            with os.scandir(_host_path(files, base)) as entries:
                 found = [entry.path for entry in entries if entry.name.startswith(PREFIX)]
         except OSError:
             # A base that is missing or unreadable holds nothing of ours.
@@ -159,6 +160,13 @@ def is_private_descriptor(sddl: str, user: str) -> bool:
     if any(len(entry) != 6 or entry[0] != "A" for entry in entries):
         return False
     return _are_trusted({match[1], *(entry[5] for entry in entries)}, user)
+
+
+def _host_path(files: Files, base: str) -> str:
+    if not ntpath.splitdrive(base)[0] or not ntpath.isabs(base):
+        # It would depend on where the runner was started.
+        raise OSError(errno.EINVAL, "it is no absolute path", base)
+    return files.host_path(base)
 
 
 def _are_trusted(names: Collection[str], user: str) -> bool:

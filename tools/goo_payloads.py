@@ -220,7 +220,8 @@ def client_module_files() -> list[str]:
 
 
 def _runtime(folder: Path, parts: Parts) -> None:
-    python = folder / "python"
+    # Whichever package of the folder agent goes last takes the folder with it.
+    python = folder / "agent" / "python"
     shutil.copytree(parts.python, python)
     shutil.copytree(parts.compiled / "packages", python / "Lib" / "site-packages")
     lines = (STANDARD_LIBRARY, ".", "Lib\\site-packages", "import site")
@@ -231,8 +232,8 @@ def _runtime(folder: Path, parts: Parts) -> None:
 
 
 def _library(folder: Path, parts: Parts) -> None:
-    shutil.copytree(parts.compiled / "library", folder / "lib" / parts.version)
-    _write(folder / "lib" / f"LICENSE.{LIBRARY}.txt", _license(""))
+    shutil.copytree(parts.compiled / "library", folder / "agent" / "lib" / parts.version)
+    _write(folder / "agent" / "lib" / f"LICENSE.{LIBRARY}.txt", _license(""))
     _install_file(folder, LIBRARY)
 
 

@@ -28,8 +28,12 @@ def digests(folder: Path) -> dict[str, str]:
 def build(
     tree: Path, *arguments: str, umask: int = 0o022, before: tuple[str, ...] = (), **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the build of a tree with the caller's cache and these settings."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": os.environ.get("HOME", "/")}
+    """Run the build of a tree as the Makefile does, with the caller's cache and these settings."""
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": os.environ.get("HOME", "/"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     for name in ("GUEST_BUILD_CACHE", "PIP_INDEX_URL", "PIP_CERT"):
         if name in os.environ:
             environment[name] = os.environ[name]

@@ -15,6 +15,8 @@ and [MS-GPREG] for the files.
 
 from __future__ import annotations
 
+import ntpath
+import os
 import re
 from collections.abc import Sequence
 from typing import Optional
@@ -85,6 +87,7 @@ def remove_shutdown_script(files: Files, command: str) -> bool:
         _write(files, places.scripts, scripts, changed)
     else:
         files.remove(places.scripts)
+        _remove_empty_folders(files, places.scripts)
     rest = gpt.text if _has_scripts(changed) else without_scripts_extension(gpt.text)
     if _is_ours_alone(gpt.text, rest):
         files.remove(places.gpt)
@@ -263,6 +266,18 @@ def _read(files: Files, path: str) -> _PolicyText:
 def _write(files: Files, path: str, before: _PolicyText, text: str) -> None:
     if text != before.text:
         files.write_atomic(path, before.mark + text.encode(before.encoding, "surrogatepass"))
+
+
+def _remove_empty_folders(files: Files, scripts: str) -> None:
+    """Remove the folders above the list of scripts, up to the policy's own."""
+    folder = ntpath.dirname(scripts)
+    while ntpath.basename(folder).lower() != "grouppolicy":
+        try:
+            os.rmdir(files.host_path(folder))
+        except OSError:
+            # Something of others is in it.
+            return
+        folder = ntpath.dirname(folder)
 
 
 def _section(lines: Sequence[str], name: str) -> tuple[Optional[int], int]:

@@ -24,6 +24,7 @@ from google_guest.system.windows.group_policy import (
 )
 
 COMMAND = r"C:\Program Files\Google\Compute Engine\metadata_scripts\run_shutdown_scripts.cmd"
+GROUP_POLICY = r"C:\Windows\System32\GroupPolicy"
 OURS = f"[Shutdown]\r\n0CmdLine={COMMAND}\r\n0Parameters=\r\n"
 PAIR = f"[{SCRIPTS_EXTENSION}{SCRIPTS_TOOL}]"
 HEAD = f"[General]\r\ngPCMachineExtensionNames={PAIR}\r\nVersion=1\r\n"
@@ -65,8 +66,16 @@ def test_second_installation_changes_nothing(files: Files) -> None:
 def test_removal_leaves_no_file_of_ours(files: Files) -> None:
     add_shutdown_script(files, COMMAND)
     assert remove_shutdown_script(files, COMMAND)
-    assert not files.exists(policy_files().scripts)
-    assert not files.exists(policy_files().gpt)
+    assert files.exists(GROUP_POLICY)
+    assert files.list_directory(GROUP_POLICY) == ()
+
+
+def test_folders_with_files_of_others_stay(files: Files) -> None:
+    add_shutdown_script(files, COMMAND)
+    files.write_atomic(rf"{GROUP_POLICY}\Machine\Registry.pol", b"x")
+    remove_shutdown_script(files, COMMAND)
+    assert files.list_directory(GROUP_POLICY) == ("Machine",)
+    assert files.list_directory(rf"{GROUP_POLICY}\Machine") == ("Registry.pol",)
 
 
 def test_entry_becomes_the_next_of_existing_ones(files: Files) -> None:

@@ -75,3 +75,7 @@ def remove(system: System) -> None:
     remove_from_path(registry, root)
     if (registry.text(KEY, ROOT_VARIABLE) or "").casefold() == root.casefold():
         remove_variable(registry, ROOT_VARIABLE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

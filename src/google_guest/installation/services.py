@@ -8,7 +8,7 @@ from google_guest.cli.windows.service import SERVICE
 from google_guest.errors import GuestError
 from google_guest.installation import Tell
 from google_guest.system import System
-from google_guest.system.windows import ServiceState
+from google_guest.system.windows import ServiceState, WindowsError
 
 OWN_SERVICES = (SERVICE,)
 FORMER_SERVICES = ("GCEWindowsCompatManager", "GCEAgentManager")
@@ -30,11 +30,14 @@ def restart(system: System, name: str) -> None:
     """Stop a service, wait for its process to end, start it and wait until it runs.
 
     Raises:
-        GuestError: it does not run within 30 seconds.
+        GuestError: it cannot be started, or does not run within 30 seconds.
     """
     stop(system, name)
     services = system.windows.services
-    services.start(name)
+    try:
+        services.start(name)
+    except WindowsError as error:
+        raise GuestError(f"the service {name} does not start: {error}") from error
     if not services.wait_for(name, ServiceState.RUNNING, timeout=_START):
         raise GuestError(f"the service {name} does not run within {_START:g} seconds of its start")
 

@@ -76,6 +76,17 @@ def test_service_that_does_not_come_up_fails_the_installation(machine: Machine) 
         agent.install(machine, Told())
 
 
+def test_service_that_cannot_be_started_is_named(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, *arguments: str) -> None:
+        raise WindowsError("StartService", 1053, "no answer in time")
+
+    monkeypatch.setattr(machine.memory.services, "start", refuse)
+    with pytest.raises(GuestError, match="GCEAgent does not start: StartService failed with 1053"):
+        agent.install(machine, Told())
+
+
 @pytest.mark.parametrize("name", MANAGERS)
 def test_services_of_the_plugin_manager_are_deleted(machine: Machine, name: str) -> None:
     machine.memory.services.add(name)

@@ -1,6 +1,6 @@
 """The agent as the Windows service ``GCEAgent``, and what a console does with that service.
 
-The service manager runs ``python.exe -I -m google_guest.cli.windows.service`` (never a launcher:
+The service manager runs ``python.exe -I -B -m google_guest.cli.windows.service`` (never a launcher:
 the process that it starts must be the one that answers it). Started by somebody else, it says so
 and runs in the foreground.
 
@@ -43,7 +43,7 @@ def definition(python: str) -> ServiceDefinition:
         name=SERVICE,
         display_name=DISPLAY_NAME,
         description=DISPLAY_NAME,
-        command=f'"{python}" -I -m google_guest.cli.windows.service',
+        command=f'"{python}" -I -B -m google_guest.cli.windows.service',
         dependencies=("samss",),
         restart_delays=(1.0, 2.0),
         reset_period=60,

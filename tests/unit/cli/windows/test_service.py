@@ -27,7 +27,7 @@ def test_service_has_the_properties_of_the_reference(services: MemoryServices) -
     assert do("install", services) == 0
     found = services.definitions["GCEAgent"]
     assert found.display_name == found.description == "Google Compute Engine Agent"
-    assert found.command == f'"{PYTHON}" -I -m google_guest.cli.windows.service'
+    assert found.command == f'"{PYTHON}" -I -B -m google_guest.cli.windows.service'
     assert found.dependencies == ("samss",)
     assert found.delayed
     assert found.starts_with_network

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sqlite3
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,22 @@ GO_RECORD = (
     '"Conflicts":null,"Provides":null,"Install":{},"Uninstall":{},"Verify":{},'
     '"ExternalProgramName":""},"InstalledFiles":{"C:\\\\A":"","C:\\\\A\\\\f.txt":"e3"},'
     '"InstallDate":1767225600,"InstalledApp":{"Name":"","Reg":""}}'
+)
+
+# What a program with a current SQLite leaves: that schema, STRICT, with that record.
+STRICT_FILE = zlib.decompress(
+    base64.b85decode(
+        "c-rk&O;6h}7<O7dMkmB&QiXQ0B25BOB`s*6br(Vjs9H!vnoL8ARC%e}W~6aQTt0-jjKfa*Ir}5~89VQ=<KCnJN~>"
+        "zxZDM`oD1P79e%=q;ahk`P$0_cxs82ZFLOCP|XcuFIpo`D~dVm1W+?f0)<dEbF^C)9OXdcb*PhmM(NZ~tzHp7#^?"
+        "S-(2R#snrF-X8j<n}63St{>VuEi!BL@qUH$i%AH<2*Uvg>?OYB4{)GCwM-$vbvOQj^X+LfuPOsr13(?%S-hj=EV1"
+        "D+aT^K>C$*v_=WQ5Eka*~Z^>&aKEDzci?S@-UUBl#r$A)n7m6Dj!bvK}XFmK#v|@TTpn*Fs&ecp+u~cj+dzy;JjB"
+        "5eu(-KJQlRh2?JE6!u;+-(#wE_lsZCuwa^-wjjVb+fn^8~+BPq1QJjk*pDN2+d>(vjh5x0OVLE%k$i^#(k)rajn_"
+        "6En?rPNQk2PcaMdp4QkKv)Ow6*jCr>yq4~LtmB4`YYqKCtJf@Ss)nZ2)WSM$S|%t8N^YTO%L4L(HoeTMNd}yya%-"
+        "Xtt;&Qd4=eiYZfV1~D$6}Nf{P)RBe5jzvx~rIq-~qp@TPb)BFs2sA`QPGQg*{gUB+N`tw-I{c+iKbZ#p1r%q6}-c"
+        "n=h{s^b_D>qex%PdIU$L&gp%cN~|vJ?c19DD5C|y6;6m0b-U#Go-Fqy%u$-9T*5$-qR@dSO8K+06GQuKrti+87@G"
+        "dz!nv&!NB(+UKVtG&*k?D2=Lr%KMcsK2d-|CP`ptQ9D1FrVPC!EGzuWsVS-s$;>|q+Z6A1k!h4+-LK$Y0b{(f9@k"
+        "<UGx-~KbiUb^$o$Z~?&DY!I@(7g@h9k+Rd395FH-Gb0_zj4FOGf"
+    )
 )
 
 needs_strict_tables = pytest.mark.skipif(
@@ -196,6 +214,19 @@ def test_database_of_go_is_read_and_written(tmp_path: Path) -> None:
         database.put(installed("a", "2.0.0@1"))
     rows = raw(tmp_path).execute("SELECT pkg_name, pkg_ver FROM InstalledPackages ORDER BY 1")
     assert rows.fetchall() == [("a", "2.0.0@1"), ("b", "1.0.0@1")]
+
+
+def test_strict_database_is_used_by_an_sqlite_that_cannot_make_one(tmp_path: Path) -> None:
+    # Proves it where the SQLite is older than 3.37, as that of Debian 11 and of RHEL 9 is.
+    (tmp_path / "googet.db").write_bytes(STRICT_FILE)
+    with Database.open(tmp_path) as database:
+        assert names(database.packages()) == ["a.noarch.1.0.0@1"]
+        database.put(installed("b"))
+        assert database.remove("a", "noarch")
+    reader = Database.open_existing(tmp_path)
+    assert reader is not None
+    with reader:
+        assert names(reader.packages()) == ["b.noarch.1.0.0@1"]
 
 
 def test_row_that_another_program_adds_is_seen(tmp_path: Path) -> None:

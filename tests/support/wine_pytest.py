@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs unit tests of the tree in the Windows Python of a Wine bed.
 
-    PYTHONPATH=tests:tools:src .venv/bin/python tests/support/wine_pytest.py tests/unit/googet -k urls
+    PYTHONPATH=tests:tools:src .venv/bin/python tests/support/wine_pytest.py tests/unit/googet
 
 The conftest.py files, which are for Linux, are left out; `inside_wine/unit_tests.py` stands in.
 """

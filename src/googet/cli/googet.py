@@ -11,6 +11,7 @@ commands, flags).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -43,13 +44,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         _complain(f"googet: {error}")
     except Reported:
         return FAILED
-    except BrokenPipeError:
-        # The reader (head, more) has seen enough; keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except KeyboardInterrupt:
         _complain("googet: interrupted")
     except OSError as error:
+        if _is_closed_pipe(error):
+            # The reader (head, more) has seen enough; keep the interpreter from complaining.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OK
         place = f"{error.filename}: " if error.filename else ""
         _complain(f"googet: {place}{error.strerror or error}")
     return FAILED
@@ -162,6 +163,12 @@ def _overview() -> str:
 
 def _help_of(command: Subcommand) -> str:
     return f"{command.flags().usage()}\n{command.description}\n"
+
+
+def _is_closed_pipe(error: OSError) -> bool:
+    # Windows calls it an invalid argument when the reader of a pipe has gone.
+    codes = (errno.EPIPE, errno.EINVAL) if sys.platform == "win32" else (errno.EPIPE,)
+    return error.errno in codes and error.filename is None
 
 
 def _wrong(text: str) -> int:

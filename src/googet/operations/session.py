@@ -73,7 +73,7 @@ class Session:
         from googet.progress import Progress
         from googet.transport import Transport
 
-        return Transport(self.settings, progress=Progress(self.screen.output))
+        return Transport(self.settings, progress=Progress())
 
     @property
     def has_database(self) -> bool:

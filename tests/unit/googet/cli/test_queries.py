@@ -114,7 +114,7 @@ def test_installed_files_are_listed(machine: Machine) -> None:
     machine.publish(machine.folder_goo("a", "1.0.0", {"f": "1"}))
     machine.ok("install", "a")
     lines = machine.ok("installed", "-files", "a").lines
-    assert lines[-2:] == [f"  - {machine.disk}/top", f"  - {machine.disk}/top/f"]
+    assert lines[-2:] == [f"  - {machine.disk / 'top'}", f"  - {machine.disk / 'top' / 'f'}"]
 
 
 def test_information_is_a_block_after_a_blank_line(machine: Machine) -> None:
@@ -166,7 +166,7 @@ def test_available_lists_repositories_and_packages(machine: Machine) -> None:
     assert machine.ok("available").lines == [
         f"{other}:",
         "  c.noarch 1.0.0@1",
-        f"{machine.served}/repo/repo:",
+        f"{machine.served / 'repo' / 'repo'}:",
         "  a.noarch 1.0.0@1",
         "  b.noarch 2.0.0",
         "  b.noarch 10.0.0",
@@ -197,7 +197,7 @@ def test_available_as_json(machine: Machine) -> None:
         "package_name": "a",
         "arch": "noarch",
         "version": "1.0.0@1",
-        "repository": f"{machine.served}/repo/repo",
+        "repository": str(machine.served / "repo" / "repo"),
         "priority": 500,
     }
 

@@ -124,7 +124,7 @@ def test_application_that_the_package_installed_is_removed_with_it(
     machine.ok("install", "a")
     assert machine.package("a").installed_app.name == "App"
     machine.ok("remove", "a")
-    assert machine.windows.ran[-1][1].upper() == "/X{CODE}"
+    assert "".join(machine.windows.ran[-1][1:3]).upper() == "/X{CODE}"
     assert machine.cached() == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -175,6 +176,7 @@ def test_reader_that_went_away_is_no_error() -> None:
     os.close(writer)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of Windows always block")
 def test_full_non_blocking_output_is_waited_for() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

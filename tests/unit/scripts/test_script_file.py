@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,7 @@ def test_any_head_is_understood_or_not(head: bytes) -> None:
 ARGUMENT = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no #! lines")
 @given(blanks=st.text(" \t", max_size=3), words=st.lists(ARGUMENT, max_size=3))
 def test_kernel_splits_the_line_the_same_way(
     tmp_path_factory: pytest.TempPathFactory, blanks: str, words: list[str]

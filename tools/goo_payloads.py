@@ -38,9 +38,7 @@ PACKAGES = (RUNTIME, LIBRARY, AGENT, SCRIPTS, CLIENT)
 STANDARD_LIBRARY = "python313.zip"
 SEARCH_PATH = "python313._pth"
 # What Windows' own part of the guest environment never uses: an editor, samples, tests.
-NOT_IN_RUNTIME = re.compile(
-    r"PyWin32\.chm|(pythonwin|adodbapi|isapi)/.*|.*/(demos?|Demos|test|tests)/.*|.*\.(chm|lib|h)"
-)
+NOT_IN_RUNTIME = re.compile(r".*/(demos?|test|tests)/.*|.*\.(chm|lib|h)")
 # googet's own interpreter: without what only large programs need.
 NOT_IN_CLIENT = re.compile(
     r"pythonw\.exe|python\.cat|winsound\.pyd|pyexpat\.pyd"

@@ -280,7 +280,7 @@ def test_wheels_in_the_cache_need_no_network(
     windows_python.wheels(RUNTIME_REQUIREMENTS)
     monkeypatch.setattr(windows_python, "_pip", lambda: ["false"])
     found = [wheel.name for wheel in windows_python.wheels(RUNTIME_REQUIREMENTS)]
-    assert "pywin32-312-cp313-cp313-win_amd64.whl" in found
+    assert "cffi-2.1.1-cp313-cp313-win_amd64.whl" in found
 
 
 def test_wheel_with_another_hash_is_refused(

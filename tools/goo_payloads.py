@@ -37,8 +37,8 @@ PACKAGES = (RUNTIME, LIBRARY, AGENT, SCRIPTS, CLIENT)
 
 STANDARD_LIBRARY = "python313.zip"
 SEARCH_PATH = "python313._pth"
-# What Windows' own part of the guest environment never uses: an editor, samples, tests.
-NOT_IN_RUNTIME = re.compile(r".*/(demos?|test|tests)/.*|.*\.(chm|lib|h)")
+# Nothing of these is ever run.
+NOT_IN_RUNTIME = re.compile(r".*/(tests?|demos?)/.*|.*\.(chm|lib|h|pyi)")
 # googet's own interpreter: without what only large programs need.
 NOT_IN_CLIENT = re.compile(
     r"pythonw\.exe|python\.cat|winsound\.pyd|pyexpat\.pyd"

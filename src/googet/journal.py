@@ -113,13 +113,13 @@ def new_path(cache: Path) -> Path:
     return cache / f"txn-{os.urandom(6).hex()}.json"
 
 
-def write(path: Path, journal: Journal) -> None:
-    """Replace the journal at ``path``, synced to the disk.
+def write(path: Path, journal: Journal, *, sync: bool = True) -> None:
+    """Replace the journal at ``path``; with ``sync`` it outlasts a power failure at once.
 
     Raises:
         OSError: it is as it was.
     """
-    atomic.replace_file(path, json.dumps(_plain(journal)).encode(), mode=0o600)
+    atomic.replace_file(path, json.dumps(_plain(journal)).encode(), mode=0o600, sync=sync)
 
 
 def read(path: Path, host: Host) -> Journal:

@@ -126,7 +126,7 @@ class Transaction:
         """Name an extracted package: removed in the end, its logs kept if the change fails."""
         scratch = Scratch(self._host.host_path(folder), package)
         self._journal = replace(self._journal, scratch=(*self._journal.scratch, scratch))
-        self._write_journal()
+        self._write_journal(sync=False)
 
     def discard(self, obsolete: Obsolete) -> None:
         """Have files, and folders that become empty, deleted once the change is committed."""
@@ -215,7 +215,8 @@ class Transaction:
             files=self._journal.files,
             folders=self._journal.folders,
         ).stage(plan)
-        self._set_stage(number, stage)
+        # New files and folders under names of their own are only litter if the power fails.
+        self._set_stage(number, stage, sync=bool(stage.moved or stage.cleared))
         for moved in stage.moved:
             self._steps.rename(moved.path, moved.backup)
         for cleared in reversed(stage.cleared):
@@ -232,10 +233,10 @@ class Transaction:
             self._steps.rename(step.temporary, step.path)
         self._steps.sync(step.path for step in stage.files)
 
-    def _set_stage(self, number: int, stage: Stage) -> None:
+    def _set_stage(self, number: int, stage: Stage, *, sync: bool = True) -> None:
         stages = (*self._journal.stages[:number], stage)
         self._journal = replace(self._journal, stages=stages)
-        self._write_journal()
+        self._write_journal(sync=sync)
 
     def _obsolete_files(self) -> tuple[str, ...]:
         """Return the files to delete without those that were placed or moved away meanwhile."""
@@ -259,7 +260,7 @@ class Transaction:
             self._at("committed", str(self._path))
             if not self._journal.committed:
                 self._journal = replace(self._journal, committed=True)
-                self._write_journal()
+                self._write_journal(sync=False)
         except OSError as error:
             # The rows tell it as well.
             _log.warning("the journal of %s cannot be written: %s", title, _reason(error))
@@ -274,11 +275,12 @@ class Transaction:
             return Committed(at_restart=tuple(self._steps.at_restart))
         return Committed(finished.left, finished.at_restart)
 
-    def _write_journal(self) -> None:
+    def _write_journal(self, *, sync: bool = True) -> None:
+        """Write the journal; ``sync`` where a later step cannot be undone without it."""
         self._at("write journal", str(self._path))
         self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._is_written = True
-        journals.write(self._path, self._journal)
+        journals.write(self._path, self._journal, sync=sync)
 
     def _at(self, step: str, path: str) -> None:
         if self._fault is not None:

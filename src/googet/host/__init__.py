@@ -135,6 +135,13 @@ class Host(abc.ABC):
         protected = (*self.protected_folders(), *more)
         return self.paths.is_root(path) or any(self.paths.key(each) == key for each in protected)
 
+    @abc.abstractmethod
+    def untrusted_writers(self, path: Path) -> tuple[str, ...]:
+        """Return who may change a folder besides administrators; nothing where it cannot be told.
+
+        Whoever can change ROOT can have programs of theirs run as an administrator.
+        """
+
     # Files
 
     def host_path(self, path: Path) -> str:

@@ -60,6 +60,7 @@ class MemoryHost(Host):
         """Files that can be renamed but not deleted or replaced, as running programs."""
         self.locked: set[str] = set()
         """Files that can be neither renamed nor deleted."""
+        self.untrusted: tuple[str, ...] = ()
         self.at_restart: list[str] = []
         self.registry: dict[str, dict[str, str]] = {}
         """Keys of applications below HKLM to their values."""
@@ -89,6 +90,10 @@ class MemoryHost(Host):
         names = ("SystemRoot", "ProgramFiles", "ProgramFiles(x86)", "ProgramData")
         found = [self.variables[name] for name in names]
         return (*found, self.variables["SystemRoot"] + "\\System32")
+
+    def untrusted_writers(self, path: Path) -> tuple[str, ...]:
+        """Return ``untrusted``."""
+        return self.untrusted
 
     def host_path(self, path: Path) -> str:
         """Return the drive path of a real path."""

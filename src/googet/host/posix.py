@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,21 @@ class PosixHost(Host):
     def protected_folders(self) -> tuple[str, ...]:
         """Return the folders of the file system's own layout."""
         return tuple(_PROTECTED.split())
+
+    def untrusted_writers(self, path: Path) -> tuple[str, ...]:
+        """Return the owner, the group and everybody else where they may write."""
+        try:
+            facts = os.stat(path)
+        except OSError:
+            return ()
+        found = []
+        if facts.st_uid not in (0, os.geteuid()):
+            found.append(f"user {facts.st_uid}")
+        if facts.st_mode & stat.S_IWGRP and facts.st_gid != 0:
+            found.append(f"group {facts.st_gid}")
+        if facts.st_mode & stat.S_IWOTH:
+            found.append("everyone")
+        return tuple(found)
 
     def long_path(self, path: str) -> str:
         """Return the path itself."""

@@ -33,6 +33,12 @@ EVENTLOG_WARNING = 2
 EVENTLOG_INFORMATION = 4
 
 _INVALID_HANDLE = ctypes.c_void_p(-1).value
+_FILE_OBJECT = 1
+_ACCESS_LIST = 4
+_ALLOWED = 0
+# Writing, appending and creating, deleting, changing rights or the owner; also the generic ones.
+_WRITING = 0x2 | 0x4 | 0x40 | 0x10000 | 0x40000 | 0x80000 | 0x10000000 | 0x40000000
+_EVERYONE = "S-1-1-0"
 _LOCK_EXCLUSIVELY_AT_ONCE = 3
 # Far beyond the content, which stays readable for others.
 _LOCKED_BYTE = 0xFFFFFFFF
@@ -55,6 +61,26 @@ class _Overlapped(ctypes.Structure):
         ("offset", wintypes.DWORD),
         ("offset_high", wintypes.DWORD),
         ("event", wintypes.HANDLE),
+    )
+
+
+class _AccessList(ctypes.Structure):
+    _fields_ = (
+        ("revision", ctypes.c_ubyte),
+        ("reserved", ctypes.c_ubyte),
+        ("size", wintypes.WORD),
+        ("count", wintypes.WORD),
+        ("reserved_too", wintypes.WORD),
+    )
+
+
+class _AccessEntry(ctypes.Structure):
+    _fields_ = (
+        ("kind", ctypes.c_ubyte),
+        ("flags", ctypes.c_ubyte),
+        ("size", wintypes.WORD),
+        ("mask", wintypes.DWORD),
+        ("sid", wintypes.DWORD),
     )
 
 
@@ -142,6 +168,32 @@ _report_event = _declare(
     ctypes.POINTER(_TEXT),
     ctypes.c_void_p,
 )
+
+
+_security_of = _declare(
+    _advapi32,
+    "GetNamedSecurityInfoW",
+    _DWORD,
+    _TEXT,
+    ctypes.c_int,
+    _DWORD,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_void_p),
+)
+_get_entry = _declare(
+    _advapi32, "GetAce", _BOOL, ctypes.c_void_p, _DWORD, ctypes.POINTER(ctypes.c_void_p)
+)
+_sid_text = _declare(
+    _advapi32,
+    "ConvertSidToStringSidW",
+    _BOOL,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_void_p),
+)
+_local_free = _declare(_kernel32, "LocalFree", ctypes.c_void_p, ctypes.c_void_p)
 
 
 def _check(result: Any, path: str = "") -> Any:
@@ -274,6 +326,44 @@ class EventSource:
         """Write one event."""
         texts = (_TEXT * 1)(text)
         _check(_report_event(self._handle, kind, 0, identifier, None, 1, 0, texts, None))
+
+
+def writers(path: str) -> tuple[str, ...]:
+    """Return the SIDs whom the access list of a file or folder lets change it or its content."""
+    access_list, descriptor = ctypes.c_void_p(), ctypes.c_void_p()
+    status = _security_of(
+        path,
+        _FILE_OBJECT,
+        _ACCESS_LIST,
+        None,
+        None,
+        ctypes.byref(access_list),
+        None,
+        ctypes.byref(descriptor),
+    )
+    _check_status(status, path)
+    try:
+        if not access_list.value:
+            return (_EVERYONE,)
+        count = _AccessList.from_address(access_list.value).count
+        return tuple(dict.fromkeys(filter(None, (_writer(access_list, i) for i in range(count)))))
+    finally:
+        _local_free(descriptor)
+
+
+def _writer(access_list: ctypes.c_void_p, index: int) -> str:
+    """Return whom one entry of an access list lets write, empty if it does not."""
+    place = ctypes.c_void_p()
+    _check(_get_entry(access_list, index, ctypes.byref(place)))
+    entry = _AccessEntry.from_address(place.value or 0)
+    if entry.kind != _ALLOWED or not entry.mask & _WRITING:
+        return ""
+    text = ctypes.c_void_p()
+    _check(_sid_text(ctypes.addressof(entry) + _AccessEntry.sid.offset, ctypes.byref(text)))
+    try:
+        return ctypes.wstring_at(text.value or 0)
+    finally:
+        _local_free(text)
 
 
 def known_folder(identifier: str) -> str:

@@ -70,6 +70,18 @@ _APPLICATION_VALUES = (
 )
 _EVENT_SOURCES_KEY = "SYSTEM\\CurrentControlSet\\Services\\EventLog\\Application"
 _LONGEST_EVENT = 31839
+_TRUSTED_SIDS = {
+    "S-1-5-18",  # SYSTEM
+    "S-1-5-32-544",  # Administrators
+    "S-1-3-0",  # CREATOR OWNER
+    "S-1-3-4",  # OWNER RIGHTS
+    "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464",  # TrustedInstaller
+}
+_SID_NAMES = {
+    "S-1-1-0": "Everyone",
+    "S-1-5-11": "Authenticated Users",
+    "S-1-5-32-545": "Users",
+}
 _DENIED_TRIES = 10
 _DENIED_PAUSE = 0.1
 
@@ -114,6 +126,14 @@ class WindowsHost(Host):
             with contextlib.suppress(PathError):
                 cleaned.append(self.paths.cleaned(path))
         return tuple(dict.fromkeys(cleaned))
+
+    def untrusted_writers(self, path: Path) -> tuple[str, ...]:
+        """Return the names, else SIDs, of the accounts that are no administrators'."""
+        try:
+            found = win32.writers(self.long_path(self.host_path(path)))
+        except OSError:
+            return ()
+        return tuple(_SID_NAMES.get(sid, sid) for sid in found if sid not in _TRUSTED_SIDS)
 
     def long_path(self, path: str) -> str:
         r"""Return the path with ``\\?\``."""

@@ -188,6 +188,47 @@ def test_more_folders_can_be_protected(tmp_path: Path) -> None:
     assert HOST.is_protected(text(tmp_path), text(tmp_path))
 
 
+@on_linux
+@pytest.mark.parametrize(
+    ("mode", "found"), [(0o755, ()), (0o700, ()), (0o775, ()), (0o757, ("everyone",))]
+)
+def test_others_who_may_write_are_told(tmp_path: Path, mode: int, found: tuple[str, ...]) -> None:
+    tmp_path.chmod(mode)
+    if os.stat(tmp_path).st_gid != 0:
+        found = (f"group {os.stat(tmp_path).st_gid}", *found) if mode & 0o020 else found
+    assert HOST.untrusted_writers(tmp_path) == found
+
+
+@on_linux
+def test_folder_of_another_user_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = os.stat(tmp_path).st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert HOST.untrusted_writers(tmp_path) == (() if owner == 0 else (f"user {owner}",))
+
+
+@on_windows
+def test_access_list_tells_who_may_write(tmp_path: Path) -> None:
+    import win32security
+
+    everyone = win32security.ConvertStringSidToSid("S-1-1-0")
+    administrators = win32security.ConvertStringSidToSid("S-1-5-32-544")
+    for mask, told in ((0x1200A9, False), (0x1F01FF, True)):
+        access_list = win32security.ACL()
+        access_list.AddAccessAllowedAce(win32security.ACL_REVISION, 0x1F01FF, administrators)
+        access_list.AddAccessAllowedAce(win32security.ACL_REVISION, mask, everyone)
+        descriptor = win32security.SECURITY_DESCRIPTOR()
+        descriptor.SetSecurityDescriptorDacl(1, access_list, 0)
+        win32security.SetFileSecurity(
+            str(tmp_path), win32security.DACL_SECURITY_INFORMATION, descriptor
+        )
+        # Wine adds the user of the Linux process.
+        assert ("Everyone" in HOST.untrusted_writers(tmp_path)) is told
+
+
+def test_folder_that_is_not_there_has_no_writers(tmp_path: Path) -> None:
+    assert HOST.untrusted_writers(tmp_path / "no") == ()
+
+
 class TestLock:
     def test_second_taker_gets_nothing_until_release(self, tmp_path: Path) -> None:
         path = tmp_path / "googet.lock"

@@ -83,7 +83,7 @@ def _run(arguments: Arguments, *, connect: Optional[Callable[[Agent], None]] = N
     if arguments.print_config:
         return _print_config(config)
     level = arguments.log_level or config.core.log_level
-    watched = arguments.verb == "noservice"
+    watched = sys.platform == "win32" and (arguments.verb == "noservice" or arguments.once)
     sink = logs.configure_logging(PROGRAM, level=logs.level_of(level), watched=watched)
     _open_log_file(config)
     manager = ServiceManager()

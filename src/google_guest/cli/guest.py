@@ -27,6 +27,7 @@ from google_guest.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Terminal, a
 from google_guest.config import Config, load_config
 from google_guest.errors import GuestError
 from google_guest.features import Decision, Feature, Inputs, Plan
+from google_guest.features.key_explanations import KeyExplanation
 from google_guest.metadata.client import MetadataClient
 from google_guest.metadata.tree import Metadata, parse_metadata
 from google_guest.reconcile import plan_feature, run_pass
@@ -182,6 +183,7 @@ def _apply(arguments: argparse.Namespace, terminal: Terminal) -> int:
         return EXIT_ALREADY_RUNNING
     rows = []
     try:
+        inputs.system.prepare()
         for feature in _features(arguments):
             rows.append(run_pass(feature, inputs))
     finally:
@@ -368,16 +370,8 @@ def _config(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _keys(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from google_guest.features.linux.accounts import explain_keys
-
     inputs = _inputs(arguments)
-    if inputs.metadata is None:
-        raise GuestError("no metadata")
-    rows = [
-        row
-        for row in explain_keys(inputs.metadata, inputs.config, inputs.now)
-        if arguments.user in (None, row.user)
-    ]
+    rows = [row for row in _explained(inputs) if arguments.user in (None, row.user)]
     if arguments.json:
         _print_json({"keys": [row.as_dict() for row in rows]})
         return 0
@@ -385,6 +379,18 @@ def _keys(arguments: argparse.Namespace, terminal: Terminal) -> int:
         ("USER", "FROM", "TYPE", "KEY", "EXPIRES", "VERDICT"), [row.cells() for row in rows]
     )
     return 0
+
+
+def _explained(inputs: Inputs) -> tuple[KeyExplanation, ...]:
+    if inputs.system.is_windows:
+        from google_guest.features.windows.ssh_users import explain_keys as explain_on_windows
+
+        return explain_on_windows(inputs)
+    from google_guest.features.linux.accounts import explain_keys
+
+    if inputs.metadata is None:
+        raise GuestError("no metadata")
+    return explain_keys(inputs.metadata, inputs.config, inputs.now)
 
 
 def _image_clean(arguments: argparse.Namespace, terminal: Terminal) -> int:

@@ -26,6 +26,7 @@ from google_guest.changes.windows import StartService
 from google_guest.changes.windows_accounts import CreateSshUser
 from google_guest.errors import GuestError
 from google_guest.features import Decision, Feature, Inputs, Plan, Stage
+from google_guest.features.key_explanations import KeyExplanation, explanations
 from google_guest.features.windows.switches import accounts_decision, accounts_switch
 from google_guest.metadata.tree import Metadata
 from google_guest.ssh_keys import key_sources, wanted_keys
@@ -100,6 +101,15 @@ def served_keys(inputs: Inputs, user: str) -> tuple[str, ...]:
     users = wanted_keys(inputs.metadata, inputs.now).users
     lines = (lines for name, lines in users.items() if name.casefold() == user.casefold())
     return tuple(line.text for one in lines for line in one)
+
+
+def explain_keys(inputs: Inputs) -> tuple[KeyExplanation, ...]:
+    """Return every key line of metadata with what becomes of it."""
+    if inputs.metadata is None:
+        return ()
+    decision = enabled(inputs)
+    unused = "" if decision.on else f"unused: {decision.reason}"
+    return explanations(inputs.metadata, inputs.now, unused=unused)
 
 
 def plan_off(inputs: Inputs) -> Plan:

@@ -227,3 +227,11 @@ def test_any_command_and_version_are_read(text: str) -> None:
     assert feature.program_of(text) in text
     version = feature.parse_version(text)
     assert version is None or min(version) >= 0
+
+
+@pytest.mark.parametrize(
+    ("on", "reason"), [("true", "accepted"), ("false", "unused: enable-windows-ssh is false")]
+)
+def test_every_key_is_explained(machine: Machine, on: str, reason: str) -> None:
+    rows = feature.explain_keys(windows_inputs(machine, wanting(f"ana:{KEY}", "ana:x", on=on)))
+    assert [row.reason for row in rows] == [reason, "rejected: its key type is unknown"]

@@ -24,9 +24,9 @@ Source: guest-agent ``google_guest_agent/non_windows_accounts.go``, google-guest
 from __future__ import annotations
 
 from google_guest.features import Feature, Frequency, Stage
+from google_guest.features.key_explanations import KeyExplanation
 from google_guest.features.linux.accounts.reconcile import enabled, inputs_of, plan, plan_off
 from google_guest.features.linux.accounts.wanted import (
-    KeyExplanation,
     explain_keys,
     is_oslogin_on,
     served_keys,

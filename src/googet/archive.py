@@ -120,7 +120,8 @@ def extract(
     os.mkdir(_system_path(scratch), 0o700)
     try:
         names = _Extraction(path, scratch, windows=windows).run(limit)
-        move(Path(_system_path(scratch)), Path(_system_path(folder)))
+        # After a power failure it would be extracted anew.
+        move(Path(_system_path(scratch)), Path(_system_path(folder)), sync=False)
     except BaseException:
         shutil.rmtree(_system_path(scratch), ignore_errors=True)
         raise

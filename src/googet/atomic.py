@@ -31,10 +31,11 @@ _PAUSE = 0.05
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, mode: int = 0o644, sync: bool = True) -> Iterator[BinaryIO]:
     """Give a new file to write, which becomes ``path`` when the block ends without an exception.
 
-    A symbolic link at ``path`` is replaced, not followed.
+    A symbolic link at ``path`` is replaced, not followed. Without ``sync`` the file may be lost or
+    damaged when the power fails soon: for what is verified before it is used, or of no use then.
 
     Raises:
         OSError: nothing was changed, and nothing is left behind.
@@ -47,21 +48,22 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
                 os.fchmod(descriptor, mode)
             yield file
             file.flush()
-            os.fsync(descriptor)
-        move(temporary, path)
+            if sync:
+                os.fsync(descriptor)
+        move(temporary, path, sync=sync)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
 
 
-def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644, sync: bool = True) -> None:
     """Make ``path`` a file with exactly this content; raise ``OSError`` and change nothing."""
-    with replacing(path, mode=mode) as file:
+    with replacing(path, mode=mode, sync=sync) as file:
         file.write(data)
 
 
-def move(source: Path, target: Path) -> None:
+def move(source: Path, target: Path, *, sync: bool = True) -> None:
     """Rename ``source`` over ``target`` in one folder and sync that folder."""
     for left in reversed(range(_TRIES)):
         try:
@@ -71,7 +73,7 @@ def move(source: Path, target: Path) -> None:
             if sys.platform != "win32" or left == 0 or target.is_dir():
                 raise
             time.sleep(_PAUSE)
-    if sys.platform != "win32":
+    if sync and sys.platform != "win32":
         folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)

@@ -123,7 +123,11 @@ class Transaction:
             self._interrupts.stop()
 
     def scratch(self, folder: Path, package: str) -> None:
-        """Name an extracted package: removed in the end, its logs kept if the change fails."""
+        """Name an extracted package: removed in the end, its logs kept if the change fails.
+
+        Raises:
+            TransactionError: the journal cannot be written; leave the transaction.
+        """
         scratch = Scratch(self._host.host_path(folder), package)
         self._journal = replace(self._journal, scratch=(*self._journal.scratch, scratch))
         self._write_journal(sync=False)
@@ -177,10 +181,7 @@ class Transaction:
         self._journal = replace(
             self._journal, rows=steps, files=self._obsolete_files(), committed=not is_change
         )
-        try:
-            self._write_journal()
-        except OSError as error:
-            raise TransactionError(f"{self._journal.title}: {_reason(error)}") from error
+        self._write_journal()
         # Without a change of the rows the journal alone tells that this is done.
         self._is_committed = not is_change
         self._at("write rows", str(self._database.path))
@@ -261,9 +262,9 @@ class Transaction:
             if not self._journal.committed:
                 self._journal = replace(self._journal, committed=True)
                 self._write_journal(sync=False)
-        except OSError as error:
+        except (OSError, TransactionError) as error:
             # The rows tell it as well.
-            _log.warning("the journal of %s cannot be written: %s", title, _reason(error))
+            _log.warning("the journal is not up to date: %s", _reason(error))
         try:
             finished = _finish(self._path, self._journal, self._steps)
         except (OSError, GuestError) as error:
@@ -403,7 +404,9 @@ def _finish(path: Path, journal: Journal, steps: FileSteps) -> Finished:
 def _without_owned(journal: Journal, database: Database, host: Host) -> Journal:
     """Return the journal without the files to delete that packages own by now."""
     key = host.paths.key
-    owned = {key(path) for package in database.packages() for path in package.installed_files or {}}
+    packages = database.packages()
+    owned = {key(path) for package in packages for path in package.installed_files or {}}
+    owned.update(key(package.local_path) for package in packages)
 
     def free(paths: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(path for path in paths if key(path) not in owned)
@@ -416,9 +419,15 @@ def _undo(path: Path, journal: Journal, cache: Path, steps: FileSteps) -> None:
     host = steps.host
     failed = host.host_path(cache / _FAILED)
     for scratch in journal.scratch:
-        if host.kind_of(scratch.folder) == "folder":
+        if host.kind_of(scratch.folder) != "folder":
+            continue
+        try:
             steps.make_folder(failed)
             keep_logs(scratch, host.paths.join(failed, scratch.package), steps)
+        except (OSError, GuestError) as error:
+            # The files are as before, which matters more.
+            _log.warning("the logs of %s are not kept: %s", scratch.package, _reason(error))
+        steps.remove_tree(scratch.folder)
     steps.remove(host.host_path(path))
 
 

@@ -157,8 +157,9 @@ class Transport:
                         f"{shown(url)}: checksum mismatch: the index says {wanted}, the file has"
                         f" {part.digest()}"
                     )
-                part.finish()
-            move(part_path, target)
+                part.finish(sync=not wanted)
+            # What a power failure does to it is seen by its checksum before it is ever used.
+            move(part_path, target, sync=not wanted)
         except OSError as error:
             if error.errno in _FULL or getattr(error, "winerror", None) == 112:
                 with contextlib.suppress(OSError):
@@ -401,8 +402,9 @@ class _Part:
     def digest(self) -> str:
         return self._digest.hexdigest()
 
-    def finish(self) -> None:
-        os.fsync(self._file)
+    def finish(self, *, sync: bool) -> None:
+        if sync:
+            os.fsync(self._file)
         self._close()
 
     def discard(self) -> None:

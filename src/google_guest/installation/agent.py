@@ -3,7 +3,8 @@ r"""``google-compute-engine-windows``: the service ``GCEAgent``.
 Installing registers the service with all its properties, an automatic start included (the
 reference's plugin manager leaves it disabled), takes away that manager's services, writes a
 configuration file of comments where there is none, and waits until the service runs. Removing
-leaves the configuration, the registry key, users and addresses.
+leaves the configuration, the registry key, users and addresses; purging also takes away the
+addresses that the agent gave to adapters, with its lists of them.
 
 Source: guest-agent ``packaging/googet/agent_install.ps1`` and ``agent_uninstall.ps1``.
 """
@@ -16,6 +17,7 @@ from google_guest.cli.windows.service import SERVICE, definition
 from google_guest.installation import Tell, attempt, layout, services
 from google_guest.places import WINDOWS
 from google_guest.system import System
+from google_guest.system.windows import FORWARDED_IPS
 from google_guest.system.windows.event_sources import register_event_source
 from google_guest.system.windows.trees import remove_tree
 
@@ -56,3 +58,18 @@ def remove(system: System, tell: Tell) -> None:
         deletion = functools.partial(services.delete, system, name, tell)
         attempt(f"delete the service {name}", deletion, tell)
     attempt(f"remove {WINDOWS.state}", lambda: remove_tree(system.files, WINDOWS.state), tell)
+
+
+def purge(system: System, tell: Tell) -> None:
+    """Remove the forwarded addresses that the agent added to adapters."""
+    attempt("remove forwarded addresses", lambda: _remove_addresses(system, tell), tell)
+
+
+def _remove_addresses(system: System, tell: Tell) -> None:
+    registry, addresses = system.windows.registry, system.windows.addresses
+    for adapter in addresses.adapters():
+        for address in registry.strings(FORWARDED_IPS, adapter.mac):
+            if address in adapter.addresses:
+                addresses.remove(adapter.index, address)
+                tell(f"removed {address} from {adapter.name}")
+    registry.delete_key(FORWARDED_IPS)

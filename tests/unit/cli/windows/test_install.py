@@ -10,7 +10,9 @@ from support.windows_machines import Machine
 from google_guest.cli.windows import ggactl, install
 from google_guest.cli.windows.service import SERVICE
 from google_guest.installation import PACKAGES
-from google_guest.system.windows import ServiceState
+from google_guest.system.windows import FORWARDED_IPS, ServiceState
+
+MAC = "42:01:0a:80:00:02"
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def test_wrong_arguments_end_with_the_usage(
     machine: Machine, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert install.main(arguments, machine) == 2
-    assert capsys.readouterr().err.startswith("usage: install PACKAGE [remove]")
+    assert capsys.readouterr().err.startswith("usage: install PACKAGE [remove [--purge]]")
 
 
 def test_failure_is_one_line(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,6 +57,31 @@ def test_refusal_of_the_registry_is_one_line(
 def test_removal_ends_well_whatever_fails(machine: Machine) -> None:
     machine.memory.registry.refusal = PermissionError(13, "Access is denied")
     assert install.main(["google-compute-engine-metadata-scripts", "remove"], machine) == 0
+
+
+def test_purge_takes_the_agents_addresses_alone(machine: Machine) -> None:
+    machine.memory.addresses.put(7, MAC, "10.0.0.2", "203.0.113.9")
+    machine.memory.registry.set_strings(FORWARDED_IPS, MAC, ["203.0.113.9", "203.0.113.10"])
+    assert install.main(["google-compute-engine-windows", "remove", "--purge"], machine) == 0
+    assert machine.memory.addresses.table[7].addresses == {"10.0.0.2"}
+    assert machine.memory.registry.names(FORWARDED_IPS) == ()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["google-compute-engine-windows", "remove"],
+        ["google-compute-engine-metadata-scripts", "remove", "--purge"],
+    ],
+)
+def test_addresses_stay_without_a_purge_of_the_agent(
+    machine: Machine, arguments: list[str]
+) -> None:
+    machine.memory.addresses.put(7, MAC, "203.0.113.9")
+    machine.memory.registry.set_strings(FORWARDED_IPS, MAC, ["203.0.113.9"])
+    assert install.main(arguments, machine) == 0
+    assert machine.memory.addresses.table[7].addresses == {"203.0.113.9"}
+    assert machine.memory.registry.strings(FORWARDED_IPS, MAC) == ("203.0.113.9",)
 
 
 def test_core_plugin_is_the_agents_service(machine: Machine) -> None:

@@ -199,3 +199,26 @@ def test_sections_are_immutable_and_compare_by_value() -> None:
         section.groups = "y"
     with pytest.raises(TypeError, match="has no field 'flux'"):
         AccountsSection(flux=True)
+
+
+@pytest.mark.parametrize(
+    ("layers", "disable", "origin"),
+    [
+        ({}, None, BUILT_IN),
+        ({"cfg": "[accountManager]\n"}, False, CFG),
+        ({"cfg": "[accountmanager]\ndisable = true\n"}, True, CFG),
+        ({"cfg": "[accountManager]\ndisable = maybe\n"}, False, CFG),
+        (
+            {"distro": "[accountManager]\ndisable = true\n", "cfg": "[accountManager]\n"},
+            True,
+            f"{CFG}.distro",
+        ),
+        ({"cfg": "[addressManager]\n"}, None, BUILT_IN),
+    ],
+)
+def test_section_that_is_there_says_that_it_is_not_disabled(
+    tmp_path: Path, layers: dict[str, str], disable: bool | None, origin: str
+) -> None:
+    config = _load(tmp_path, **layers)
+    assert config.account_manager.disable is disable
+    assert config.origin("account_manager", "disable") == origin

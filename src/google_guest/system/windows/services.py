@@ -219,37 +219,47 @@ if sys.platform == "win32":
         dependencies = "".join(f"{name}\0" for name in definition.dependencies) + "\0"
         with _service(definition.name, _EVERYTHING, manager=manager) as handle:
             if handle is not None:
-                if not function(
-                    "advapi32",
-                    "ChangeServiceConfigW",
-                    ctypes.c_void_p,
-                    wintypes.DWORD,
-                    wintypes.DWORD,
-                    wintypes.DWORD,
-                    wintypes.LPCWSTR,
-                    wintypes.LPCWSTR,
-                    ctypes.c_void_p,
-                    wintypes.LPCWSTR,
-                    wintypes.LPCWSTR,
-                    wintypes.LPCWSTR,
-                    wintypes.LPCWSTR,
-                )(
-                    handle,
-                    _OWN_PROCESS,
-                    _AUTO_START,
-                    _NORMAL_ERRORS,
-                    definition.command,
-                    None,
-                    None,
-                    dependencies,
-                    "LocalSystem",
-                    "",
-                    definition.display_name,
-                ):
-                    raise last_error("ChangeServiceConfig")
+                _change(handle, definition, dependencies)
                 yield handle
                 return
-        created = function(
+        handle = _create(manager, definition, dependencies)
+        try:
+            yield handle
+        finally:
+            _close(handle)
+
+    def _change(handle: int, definition: ServiceDefinition, dependencies: str) -> None:
+        if not function(
+            "advapi32",
+            "ChangeServiceConfigW",
+            ctypes.c_void_p,
+            wintypes.DWORD,
+            wintypes.DWORD,
+            wintypes.DWORD,
+            wintypes.LPCWSTR,
+            wintypes.LPCWSTR,
+            ctypes.c_void_p,
+            wintypes.LPCWSTR,
+            wintypes.LPCWSTR,
+            wintypes.LPCWSTR,
+            wintypes.LPCWSTR,
+        )(
+            handle,
+            _OWN_PROCESS,
+            _AUTO_START,
+            _NORMAL_ERRORS,
+            definition.command,
+            None,
+            None,
+            dependencies,
+            "LocalSystem",
+            "",
+            definition.display_name,
+        ):
+            raise last_error("ChangeServiceConfig")
+
+    def _create(manager: int, definition: ServiceDefinition, dependencies: str) -> int:
+        handle: Optional[int] = function(
             "advapi32",
             "CreateServiceW",
             ctypes.c_void_p,
@@ -281,12 +291,9 @@ if sys.platform == "win32":
             None,
             None,
         )
-        if not created:
+        if not handle:
             raise last_error("CreateService")
-        try:
-            yield created
-        finally:
-            _close(created)
+        return handle
 
     @contextlib.contextmanager
     def _manager(rights: int) -> Iterator[int]:

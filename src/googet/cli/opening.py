@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def changing(environment: Environment, *, sources: str = "") -> Iterator[Session
             root, host, verbose=environment.verbose, system_log=environment.system_log
         )
         try:
+            _warn_of_writers(root, host)
             with Database.open(root) as database:
                 _recover(root, host, database)
                 yield Session(root, host, settings, database, screen, sources=sources)
@@ -126,6 +128,15 @@ def _may_change(root: Path) -> bool:
 
 def _settings(root: Path, host: Host) -> Settings:
     return load_settings(root, default_architectures(host.name, host.native_machine()))
+
+
+def _warn_of_writers(root: Path, host: Host) -> None:
+    """Warn where others decide what runs with our rights; image builds begin in such folders."""
+    writers = host.untrusted_writers(root) if host.is_elevated() else ()
+    if writers:
+        text = f"{root} can be changed by {', '.join(writers)}, and so can what googet runs"
+        _log.warning("%s", text)
+        print(f"Warning: {text}", file=sys.stderr)
 
 
 def _recover(root: Path, host: Host, database: Database) -> None:

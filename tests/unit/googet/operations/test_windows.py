@@ -206,6 +206,16 @@ def test_ordinary_user_can_look(machine: WindowsMachine) -> None:
     assert not (machine.root / "googet.lock").exists()
 
 
+def test_root_that_others_can_change_is_warned_of(machine: WindowsMachine) -> None:
+    assert machine.ok("clean").err == ""
+    machine.windows.untrusted = ("Users", "Everyone")
+    result = machine.ok("clean")
+    assert "Users, Everyone" in result.err
+    assert "Users, Everyone" in (machine.root / "googet.log").read_text()
+    machine.windows.elevated = False
+    assert "Users" not in machine.run("installed").err
+
+
 def test_default_architectures_are_those_of_the_machine(machine: WindowsMachine) -> None:
     machine.publish(
         machine.goo("a", files={"x": "C:\\x"}),

@@ -19,7 +19,7 @@ from google_guest.installation import PACKAGES, Tell, agent, steps_of
 from google_guest.system import System
 
 _USAGE = f"usage: install PACKAGE [remove [--purge]]; packages: {', '.join(PACKAGES)}"
-_VERBS = ([], ["remove"], ["remove", "--purge"])
+_VERBS: tuple[list[str], ...] = ([], ["remove"], ["remove", "--purge"])
 _AGENT = "google-compute-engine-windows"
 
 

@@ -411,3 +411,35 @@ def repo_goo(output: Path, *goos: Path, **environment: str) -> subprocess.Comple
         text=True,
         check=False,
     )
+
+
+def check_windows_scripts(*files: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, TOP / "tools" / "check-windows-scripts", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="PowerShell's grammar needs Python 3.10")
+def test_scripts_for_windows_are_in_form() -> None:
+    done = check_windows_scripts()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="PowerShell's grammar needs Python 3.10")
+def test_missing_brace_of_powershell_is_found(tmp_path: Path) -> None:
+    (script,) = (TOP / "googet").rglob("*.ps1")
+    broken = tmp_path / "broken.ps1"
+    broken.write_bytes(script.read_bytes().replace(b"}", b"", 1))
+    done = check_windows_scripts(broken)
+    assert done.returncode == 1
+    assert "broken.ps1: line" in done.stderr
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="PowerShell's grammar needs Python 3.10")
+def test_lines_that_end_as_on_unix_are_found(tmp_path: Path) -> None:
+    script = tmp_path / "unix.cmd"
+    script.write_bytes(b"@echo off\n")
+    assert "do not end with CR LF" in check_windows_scripts(script).stderr

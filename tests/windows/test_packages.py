@@ -38,6 +38,8 @@ STATE = r"C:\ProgramData\Google\Compute Engine\google-guest-agent"
 THEIR_SCRIPT = "[Shutdown]\r\n0CmdLine=C:\\theirs.cmd\r\n0Parameters=-x\r\n"
 TEMPORARY = re.compile(r"\.old[0-9a-f]*$|\.part$|\.googet-|\\\.[^\\]*\.google-")
 BROKEN = "20990101.00"
+LATER = "20980101.00"
+MARKER = rf"{BASE}\agent\python\marker.txt"
 GPT = "[General]\r\nVersion=7\r\n"
 
 
@@ -317,6 +319,42 @@ def test_library_on_which_the_agent_does_not_start_is_taken_back(
     lines = upgraded.wine.path(POINTER).read_text().splitlines()
     assert lines[0] == rf"..\..\..\lib\{goos.next_version()}"
     upgraded.googet("verify", LIBRARY)
+
+
+def test_runtime_is_replaced_under_the_running_agent(
+    upgraded: PackageMachine, built: Mapping[str, Path]
+) -> None:
+    service = upgraded.wine.service(SERVICE)
+    before = service.pid()
+    folder = Path(tempfile.mkdtemp(dir=upgraded.wine.directory))
+    runtime = later_runtime(built[RUNTIME], folder)
+    upgraded.wine.write(rf"C:\{runtime.name}", runtime.read_bytes())
+    upgraded.googet("install", rf"C:\{runtime.name}")
+    service.wait("RUNNING", 30)
+    assert service.pid() != before
+    upgraded.googet("verify", RUNTIME)
+    assert f"version {LATER}" in upgraded.wine.path(MARKER).read_text()
+    # Files that a process still has open cannot be deleted; none is left that the agent had.
+    upgraded.wine.cmd(r'del /q "%TEMP%\*.old*"')
+    left = upgraded.wine.cmd(r'dir /b "%TEMP%\*.old*"', check=False).stdout
+    assert left == ""
+
+
+def later_runtime(runtime: Path, folder: Path) -> Path:
+    """The runtime as a later version, with one file more."""
+    extract(runtime, folder / "files")
+    files = (path for path in sorted((folder / "files").rglob("*")) if path.is_file())
+    members = {
+        path.relative_to(folder / "files").as_posix(): Member(path)
+        for path in files
+        if path.suffix != ".pkgspec"
+    }
+    members["agent/python/marker.txt"] = Member(f"version {LATER}".encode())
+    spec = replace(read_archive_spec(runtime), version=f"{LATER}.0@1")
+    archive = folder / file_name(spec)
+    write_archive(archive, spec, members)
+    shutil.rmtree(folder / "files")
+    return archive
 
 
 def broken_library(library: Path, folder: Path) -> Path:

@@ -246,7 +246,7 @@ class _Draft:
         spec = offer.spec
         same = self._world.get(key_of(spec))
         if same is not None:
-            return None if sort_key(same.version) < sort_key(spec.version) else same
+            return None if self._world.is_needed(spec) else same
         if spec.name != wanted.name:
             for satisfier in self._world.satisfiers(wanted):
                 return satisfier

@@ -8,6 +8,7 @@ Facts: googet: cli/installed, cli/available, cli/latest; osconfig: packages/goog
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -16,13 +17,15 @@ from typing import Any, Optional
 from googet.cli.flags import Arguments, UsageError
 from googet.cli.info import describe, short_repository
 from googet.cli.opening import Environment, changing, looking, reading
-from googet.database import InstalledPackage, encode
+from googet.database import DatabaseError, InstalledPackage, encode
 from googet.gojson import dumps, load
 from googet.operations.session import Session
 from googet.pkgspec import PackageSpec, split_name
 from googet.repositories import Candidate
 from googet.screen import Screen
 from googet.selection import Catalogue, SelectionError, choose, key_of, sort_key
+
+_log = logging.getLogger(__name__)
 
 _OK, _FAILED = 0, 1
 
@@ -31,10 +34,14 @@ def run_installed(environment: Environment, arguments: Arguments) -> int:
     """``installed [flags] [NAME]``."""
     as_json = _is_json(arguments)
     pattern = _only_argument(arguments)
-    with reading(environment) as session:
-        if session.has_database:
-            return _installed(session, arguments, pattern, as_json=as_json)
-    # The database is made, from the state of googet 2.x where there is one.
+    try:
+        with reading(environment) as session:
+            if session.has_database:
+                return _installed(session, arguments, pattern, as_json=as_json)
+    except DatabaseError as error:
+        # A run that was killed while it wrote left it to be mended by one that may write.
+        _log.info("%s", error)
+    # Or the database is made, from the state of googet 2.x where there is one.
     with changing(environment) as session:
         return _installed(session, arguments, pattern, as_json=as_json)
 

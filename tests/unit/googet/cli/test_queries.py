@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Optional
 
@@ -154,6 +155,28 @@ def test_state_of_old_googet_is_listed(machine: Machine) -> None:
     (machine.root / "googet.state").write_text(json.dumps([record, {"x": 1}]))
     assert parse_as_os_config(machine.ok("installed").out) == [("old", "noarch", "1.0.0@1")]
     assert machine.package("old").install_date == 5
+
+
+def test_database_that_a_killed_googet_left_half_written_is_mended(machine: Machine) -> None:
+    install(machine, "foo.noarch.1.0.0@1")
+    path = machine.root / "googet.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    # A page leaves the cache before the commit: both files are as after a kill there.
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("BEGIN IMMEDIATE")
+    for number in range(200):
+        row = (f"p{number}", "noarch", "1", b"x" * 500)
+        connection.execute(
+            "INSERT INTO InstalledPackages (pkg_name, pkg_arch, pkg_ver, pkg_json)"
+            " VALUES (?, ?, ?, ?)",
+            row,
+        )
+    left = {name: (machine.root / name).read_bytes() for name in ("googet.db", "googet.db-journal")}
+    connection.execute("ROLLBACK")
+    connection.close()
+    for name, data in left.items():
+        (machine.root / name).write_bytes(data)
+    assert parse_as_os_config(machine.ok("installed").out) == [("foo", "noarch", "1.0.0@1")]
 
 
 # available

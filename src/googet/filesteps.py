@@ -102,13 +102,21 @@ class FileSteps:
 
     def _set_aside(self, path: str, name: str) -> None:
         paths = self.host.paths
-        folder = paths.parent(path)
+        aside_name = f"{name[:_LONGEST_NAME]}.old{os.urandom(4).hex()}"
+        beside = paths.parent(path)
         temporary = self.host.temporary_folder()
-        if temporary is not None and self.host.is_same_volume(folder, temporary):
+        folder = beside
+        if temporary is not None and self.host.is_same_volume(beside, temporary):
             folder = temporary
-        aside = paths.join(folder, f"{name[:_LONGEST_NAME]}.old{os.urandom(4).hex()}")
         self._at("set aside", path)
-        self.host.rename(path, aside)
+        try:
+            self.host.rename(path, paths.join(folder, aside_name))
+        except OSError:
+            if folder == beside:
+                raise
+            folder = beside
+            self.host.rename(path, paths.join(folder, aside_name))
+        aside = paths.join(folder, aside_name)
         self._at("remove at restart", aside)
         if self.host.remove_at_restart(aside):
             self.at_restart.append(aside)
@@ -207,7 +215,7 @@ def finish(journal: Journal, steps: FileSteps) -> Finished:
 
 
 def keep_logs(scratch: Scratch, failed: str, steps: FileSteps) -> None:
-    """Copy the logs below an extracted package to the folder ``failed``, then remove the former."""
+    """Copy the logs below an extracted package to the folder ``failed``, in place of older ones."""
     host = steps.host
     logs = list(_logs(host, scratch.folder))
     if logs:
@@ -220,7 +228,6 @@ def keep_logs(scratch: Scratch, failed: str, steps: FileSteps) -> None:
             with host.open_read(log) as source, host.open_new(target, 0o600) as copy:
                 for block in iter(lambda: source.read(_BLOCK), b""):
                     copy.write(block)
-    steps.remove_tree(scratch.folder)
 
 
 def _logs(host: Host, folder: str) -> Iterable[str]:

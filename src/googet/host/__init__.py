@@ -55,12 +55,12 @@ class HostError(GuestError):
 
 
 class FileInUse(HostError):
-    """A file that another program holds open so that it can be neither renamed nor deleted."""
+    """A file that can be neither renamed nor deleted: another program has it open, as a rule."""
 
-    def __init__(self, path: str, reason: str = "") -> None:
+    def __init__(self, path: str, reason: str) -> None:
         self.path = path
         super().__init__(
-            f"{path} is in use by another program{': ' if reason else ''}{reason};"
+            f"{path} is in use by another program, or protected ({reason.rstrip('.')});"
             " close that program and try again"
         )
 
@@ -359,7 +359,7 @@ class Host(abc.ABC):
                 if getattr(error, "winerror", None) not in _IN_USE_ERRORS:
                     raise
                 if left == 1:
-                    raise FileInUse(path, error.strerror or "") from error
+                    raise FileInUse(path, error.strerror or str(error)) from error
             self.pause(_IN_USE_PAUSE)
 
     def pause(self, seconds: float) -> None:

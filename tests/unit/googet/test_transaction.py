@@ -91,6 +91,18 @@ class TestFailedCommand:
         failed = world.root / "cache" / "failed" / "example.noarch.1.0.0@1"
         assert sorted(path.name for path in failed.iterdir()) == ["install.log", "second.log"]
 
+    def test_logs_that_cannot_be_kept_do_not_matter(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        world.change("example", "1.0.0@1", OLD)
+        before = world.state()
+        (world.root / "cache" / "failed").write_text("not a folder")
+        with pytest.raises(GuestError, match="exit code 5"):
+            world.change("example", "2.0.0@1", NEW, command=fail)
+        assert world.state() == before
+        assert world.leftovers() == []
+        assert "logs of example.noarch.2.0.0@1 are not kept" in caplog.text
+
     def test_what_it_did_to_placed_files_is_undone(self, world: World) -> None:
         world.change("example", "1.0.0@1", OLD)
         before = world.state()
@@ -276,6 +288,32 @@ class TestFilesInUse:
         assert Path(windows.host.long_path(aside)).read_text() == "tool 1"
         assert memory(windows).at_restart == [aside]
         assert windows.leftovers() == []
+
+    def test_program_stays_beside_its_place_where_the_other_folder_refuses_it(
+        self, windows: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        windows.change("example", "1.0.0@1", OLD)
+        host = memory(windows)
+        host.running = {"C:\\target\\bin\\tool"}
+        original = host.rename
+
+        def rename(source: str, target: str) -> None:
+            if target.startswith("C:\\Windows\\TEMP"):
+                raise PermissionError(13, "Permission denied", target)
+            original(source, target)
+
+        monkeypatch.setattr(host, "rename", rename)
+        (aside,) = windows.change("example", "2.0.0@1", NEW).at_restart
+        assert aside.startswith("C:\\target\\bin\\tool.old")
+
+    def test_program_on_another_volume_stays_beside_its_place(
+        self, windows: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        windows.change("example", "1.0.0@1", OLD)
+        memory(windows).running = {"C:\\target\\bin\\tool"}
+        monkeypatch.setattr(memory(windows), "is_same_volume", lambda one, other: False)
+        (aside,) = windows.change("example", "2.0.0@1", NEW).at_restart
+        assert aside.startswith("C:\\target\\bin\\tool.old")
 
     def test_running_program_is_removed(self, windows: World) -> None:
         windows.change("example", "1.0.0@1", OLD)

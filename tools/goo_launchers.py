@@ -88,15 +88,19 @@ def launcher_bytes() -> bytes:
     return _from_wheel(_LAUNCHER)
 
 
+def launcher_wheel() -> Path:
+    """The wheel that the launcher is in."""
+    (wheel,) = windows_python.wheels(LAUNCHER_REQUIREMENTS)
+    return wheel
+
+
 def launcher_license() -> str:
     """The licence of the launcher."""
-    (wheel,) = windows_python.wheels(LAUNCHER_REQUIREMENTS)
-    with zipfile.ZipFile(wheel) as entries:
+    with zipfile.ZipFile(launcher_wheel()) as entries:
         (name,) = filter(_LICENSE.fullmatch, entries.namelist())
     return _from_wheel(name).decode("utf-8")
 
 
 def _from_wheel(name: str) -> bytes:
-    (wheel,) = windows_python.wheels(LAUNCHER_REQUIREMENTS)
-    with zipfile.ZipFile(wheel) as entries:
+    with zipfile.ZipFile(launcher_wheel()) as entries:
         return entries.read(name)

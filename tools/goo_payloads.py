@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +36,7 @@ CLIENT = "googet"
 PACKAGES = (RUNTIME, LIBRARY, AGENT, SCRIPTS, CLIENT)
 
 STANDARD_LIBRARY = "python313.zip"
+BILL = "bill-of-materials.json"
 SEARCH_PATH = "python313._pth"
 # Nothing of these is ever run.
 NOT_IN_RUNTIME = re.compile(r".*/(tests?|demos?)/.*|.*\.(chm|lib|h|pyi)")
@@ -224,7 +225,8 @@ def _runtime(folder: Path, parts: Parts) -> None:
     shutil.copytree(parts.compiled / "packages", python / "Lib" / "site-packages")
     lines = (STANDARD_LIBRARY, ".", "Lib\\site-packages", "import site")
     _write(python / SEARCH_PATH, "".join(f"{line}\r\n" for line in lines).encode("ascii"))
-    _write(python / "bill-of-materials.json", _bill_of_materials(RUNTIME, parts, parts.wheels()))
+    bill = _bill_of_materials(RUNTIME, parts, wheels=parts.wheels())
+    _write(python / BILL, bill)
     _write(python / f"LICENSE.{RUNTIME}.txt", _license(""))
     _install_file(folder, RUNTIME)
 
@@ -239,6 +241,7 @@ def _agent(folder: Path, parts: Parts) -> None:
     _programs(folder, AGENT, parts)
     _text_files(folder / "agent", AGENT, "google_metadata_script_runner_adapt.ps1")
     _write(folder / "agent" / f"LICENSE.{AGENT}.txt", _license(_launcher_notice()))
+    _write(folder / "agent" / BILL, _bill_of_materials(AGENT, parts, has_launcher=True))
     _install_file(folder)
 
 
@@ -247,6 +250,8 @@ def _scripts(folder: Path, parts: Parts) -> None:
     files = ("run_startup_scripts.cmd", "run_shutdown_scripts.cmd")
     _text_files(folder / "metadata_scripts", SCRIPTS, *files)
     _write(folder / "metadata_scripts" / f"LICENSE.{SCRIPTS}.txt", _license(_launcher_notice()))
+    bill = _bill_of_materials(SCRIPTS, parts, has_launcher=True)
+    _write(folder / "metadata_scripts" / BILL, bill)
     _install_file(folder)
 
 
@@ -266,7 +271,8 @@ def _client(folder: Path, parts: Parts) -> None:
     lines = (STANDARD_LIBRARY, ".", "..\\googet.exe")
     _write(python / SEARCH_PATH, "".join(f"{line}\r\n" for line in lines).encode("ascii"))
     wheels = parts.wheels(*CLIENT_WHEELS)
-    _write(python / "bill-of-materials.json", _bill_of_materials(CLIENT, parts, wheels))
+    bill = _bill_of_materials(CLIENT, parts, wheels=wheels, has_launcher=True)
+    _write(python / BILL, bill)
     notices = "".join(_wheel_notice(wheel) for wheel in wheels)
     _write(root / f"LICENSE.{CLIENT}.txt", _license(_launcher_notice() + notices))
     _install_file(folder, CLIENT)
@@ -383,18 +389,27 @@ def _notice(name: str, text: str) -> str:
     return f"\n{'-' * 72}\n{name}\n{'-' * 72}\n\n{text}"
 
 
-def _bill_of_materials(package: str, parts: Parts, wheels: tuple[Path, ...]) -> bytes:
-    """What of others a package carries, each with the SHA-256 of the file that it came in."""
-    requirements = windows_python.requirements(windows_python.RUNTIME_REQUIREMENTS)
-    hashes = {hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
-    components = [
-        _component("cpython", parts.distribution.version, parts.distribution.sha256),
-        *(
-            _component(f"pypi/{one.name.lower()}", one.version, one.sha256)
-            for one in requirements
-            if one.sha256 in hashes
-        ),
+def _bill_of_materials(
+    package: str, parts: Parts, *, wheels: Sequence[Path] = (), has_launcher: bool = False
+) -> bytes:
+    """What of others a package carries, each with the SHA-256 of the file that it came in.
+
+    A package with wheels has Python, too.
+    """
+    known = [
+        *windows_python.requirements(windows_python.RUNTIME_REQUIREMENTS),
+        *windows_python.requirements(goo_launchers.LAUNCHER_REQUIREMENTS),
     ]
+    files = [*wheels, *(goo_launchers.launcher_wheel() for _ in range(has_launcher))]
+    hashes = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    components = [
+        _component(f"pypi/{one.name.lower()}", one.version, one.sha256)
+        for one in known
+        if one.sha256 in hashes
+    ]
+    if wheels:
+        python = parts.distribution
+        components.insert(0, _component("cpython", python.version, python.sha256))
     document = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",

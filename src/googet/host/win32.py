@@ -45,6 +45,8 @@ _LOCKED_BYTE = 0xFFFFFFFF
 _MOVE_AT_RESTART = 4
 _QUERY_LIMITED_INFORMATION = 0x1000
 _TERMINATE = 1
+_TOKEN_QUERY = 8
+_TOKEN_USER = 1
 _EPOCH = 116444736000000000  # 1970, in the 100 ns of FILETIME
 _MACHINES = {0x014C: "x86_32", 0x8664: "x86_64", 0xAA64: "arm64", 0x01C4: "arm", 0x01C0: "arm"}
 _PROCESSORS = {0: "x86_32", 5: "arm", 9: "x86_64", 12: "arm64"}
@@ -192,6 +194,19 @@ _sid_text = _declare(
     _BOOL,
     ctypes.c_void_p,
     ctypes.POINTER(ctypes.c_void_p),
+)
+_open_token = _declare(
+    _advapi32, "OpenProcessToken", _BOOL, _HANDLE, _DWORD, ctypes.POINTER(_HANDLE)
+)
+_token_facts = _declare(
+    _advapi32,
+    "GetTokenInformation",
+    _BOOL,
+    _HANDLE,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    _DWORD,
+    _PDWORD,
 )
 _local_free = _declare(_kernel32, "LocalFree", ctypes.c_void_p, ctypes.c_void_p)
 
@@ -358,8 +373,23 @@ def _writer(access_list: ctypes.c_void_p, index: int) -> str:
     entry = _AccessEntry.from_address(place.value or 0)
     if entry.kind != _ALLOWED or not entry.mask & _WRITING:
         return ""
+    return _text_of_sid(ctypes.addressof(entry) + _AccessEntry.sid.offset)
+
+
+def current_user() -> str:
+    """Return the SID of the user that this process runs as."""
+    token = _HANDLE()
+    _check(_open_token(_current_process(), _TOKEN_QUERY, ctypes.byref(token)))
+    with _closing(token):
+        # TOKEN_USER: a pointer to the SID, attributes, and the SID itself.
+        buffer = ctypes.create_string_buffer(256)
+        _check(_token_facts(token, _TOKEN_USER, buffer, len(buffer), ctypes.byref(_DWORD())))
+        return _text_of_sid(ctypes.c_void_p.from_buffer(buffer).value or 0)
+
+
+def _text_of_sid(address: int) -> str:
     text = ctypes.c_void_p()
-    _check(_sid_text(ctypes.addressof(entry) + _AccessEntry.sid.offset, ctypes.byref(text)))
+    _check(_sid_text(address, ctypes.byref(text)))
     try:
         return ctypes.wstring_at(text.value or 0)
     finally:

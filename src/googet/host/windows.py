@@ -128,12 +128,16 @@ class WindowsHost(Host):
         return tuple(dict.fromkeys(cleaned))
 
     def untrusted_writers(self, path: Path) -> tuple[str, ...]:
-        """Return the names, else SIDs, of the accounts that are no administrators'."""
+        """Return the names, else SIDs, of the accounts that are no administrators'.
+
+        The user who asks is none of them: what may be changed by it is changed with its rights.
+        """
         try:
             found = win32.writers(self.long_path(self.host_path(path)))
+            trusted = {*_TRUSTED_SIDS, win32.current_user()}
         except OSError:
             return ()
-        return tuple(_SID_NAMES.get(sid, sid) for sid in found if sid not in _TRUSTED_SIDS)
+        return tuple(_SID_NAMES.get(sid, sid) for sid in found if sid not in trusted)
 
     def long_path(self, path: str) -> str:
         r"""Return the path with ``\\?\``."""

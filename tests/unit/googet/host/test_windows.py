@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,11 @@ def test_event_is_taken_and_its_source_registered() -> None:
     with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
         assert winreg.QueryValueEx(key, "TypesSupported")[0] == 7
         assert "EventCreate.exe" in winreg.QueryValueEx(key, "EventMessageFile")[0]
+
+
+def test_user_who_asks_is_no_untrusted_writer(tmp_path: Path) -> None:
+    from googet.host import win32
+
+    own = win32.current_user()
+    assert own in win32.writers(str(tmp_path))
+    assert own not in HOST.untrusted_writers(tmp_path)

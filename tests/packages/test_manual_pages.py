@@ -12,6 +12,7 @@ from release import TOP
 
 from google_guest.catalog import platform_features
 from google_guest.config import Config
+from google_guest.features.windows import FEATURES as WINDOWS_FEATURES
 
 PROGRAMS = {
     "google-guest": "google_guest.cli.guest",
@@ -96,4 +97,4 @@ def test_pages_carry_the_version(pages: dict[str, str]) -> None:
 def test_every_feature_has_a_row_in_the_catalogs_order() -> None:
     text = (TOP / "docs" / "features.md").read_text()
     rows = re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)
-    assert rows == [feature.name for feature in platform_features()]
+    assert rows == [feature.name for feature in (*platform_features(), *WINDOWS_FEATURES)]

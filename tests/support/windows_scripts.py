@@ -112,7 +112,7 @@ class ScriptMachine:
             (self._served / name).write_bytes(content)
         return f"http://{self.wine.gateway}:{_PORT}"
 
-    def run(self, *words: str, timeout: float = 60.0, **environment: str) -> Completed:
+    def perform(self, *words: str, timeout: float = 60.0, **environment: str) -> Completed:
         """Run the runner to its end."""
         return self.wine.run(
             [*PLAIN, *(words or ("startup",))],

@@ -42,7 +42,7 @@ def test_four_keys_run_in_order_and_each_line_is_one_of_com1(machine: ScriptMach
     machine.set("bat", "@echo by bat")
     machine.set("cmd", "@echo by cmd")
     machine.set("ps1", "print by ps1")
-    done = machine.run()
+    done = machine.perform()
     assert done.status == 0
     messages = machine.messages()
     assert [line for line in messages if " by " in line] == [
@@ -59,7 +59,7 @@ def test_powershell_gets_its_arguments_and_a_file_that_it_understands(
     machine: ScriptMachine,
 ) -> None:
     machine.set("ps1", "print grüße\nexit 7")
-    done = machine.run()
+    done = machine.perform()
     arguments, head, text = said(done, PS1)
     assert json.loads(arguments.partition(" ")[2]) == [
         *("-NoProfile", "-NoLogo", "-NonInteractive", "-ExecutionPolicy", "Unrestricted", "-File")
@@ -72,7 +72,7 @@ def test_powershell_gets_its_arguments_and_a_file_that_it_understands(
 def test_failing_script_stops_neither_the_next_one_nor_the_runner(machine: ScriptMachine) -> None:
     machine.set("cmd", "@exit /b 3010")
     machine.set("bat", "@echo still here")
-    done = machine.run()
+    done = machine.perform()
     assert done.status == 0
     assert said(done)[2:] == [
         f'Script "{CMD}" failed with error: exit status 3010',
@@ -87,25 +87,25 @@ def test_failing_script_stops_neither_the_next_one_nor_the_runner(machine: Scrip
 
 def test_exit_status_of_a_crash_is_unsigned(machine: ScriptMachine) -> None:
     machine.set("cmd", f'@{PYTHON} -c "import os; os._exit(-1073741819)"')
-    assert f"{CMD} exit status 3221225477" in said(machine.run())
+    assert f"{CMD} exit status 3221225477" in said(machine.perform())
 
 
 def test_batch_file_with_the_line_ends_of_unix_finds_its_labels(machine: ScriptMachine) -> None:
     machine.set("cmd", "@echo off\nset /a x=0\n:again\nset /a x+=1\nif %x% lss 3 goto again\n"
                        "call :part\nexit /b 0\n:part\necho part %x%\ngoto :eof\n")  # fmt: skip
-    assert said(machine.run(), CMD)[-1] == "part 3"
+    assert said(machine.perform(), CMD)[-1] == "part 3"
 
 
 def test_both_outputs_come_in_their_order(machine: ScriptMachine) -> None:
     machine.python(
         "import os\nfor number in range(40): os.write(1 + number % 2, b'%d\\n' % number)"
     )
-    assert said(machine.run(), BAT) == [str(number) for number in range(40)]
+    assert said(machine.perform(), BAT) == [str(number) for number in range(40)]
 
 
 def test_script_reads_nothing_and_does_not_wait(machine: ScriptMachine) -> None:
     machine.set("cmd", "@echo off\r\nset /p x=\r\necho done\r\n")
-    assert said(machine.run(timeout=20), CMD)[-1] == "done"
+    assert said(machine.perform(timeout=20), CMD)[-1] == "done"
 
 
 @pytest.mark.parametrize(("name", "file"), [("x.exe", f"{URL}.exe"), ("setup", f"{URL}.exe")])
@@ -115,7 +115,7 @@ def test_program_behind_a_url_runs_itself(machine: ScriptMachine, name: str, fil
         r"C:\windows\Temp\metadata-scripts",
     )
     machine.set("url", f"{machine.serve({name: program})}/{name}")
-    done = machine.run()
+    done = machine.perform()
     assert said(done, URL)[-1] == f"{file} 1"
     assert f"{URL} exit status 4" in said(done)
 
@@ -124,12 +124,12 @@ def test_program_behind_a_url_runs_itself(machine: ScriptMachine, name: str, fil
 def test_batch_file_behind_a_url_is_left_as_it_is(machine: ScriptMachine, name: str) -> None:
     content = b"@echo off\r\nfor %%A in (%0) do echo %%~nxA %%~zA\r\n"
     machine.set("url", f"{machine.serve({name: content})}/{name}?part=.exe")
-    assert said(machine.run(), URL)[-1] == f"{URL}{name[1:].lower()} {len(content)}"
+    assert said(machine.perform(), URL)[-1] == f"{URL}{name[1:].lower()} {len(content)}"
 
 
 def test_unknown_kind_behind_a_url_is_a_failure_that_tells_why(machine: ScriptMachine) -> None:
     machine.set("url", f"{machine.serve({'x.sh': b'#!/bin/sh'})}/x.sh")
-    done = machine.run()
+    done = machine.perform()
     assert done.status == 0
     (line,) = [line for line in said(done) if line.startswith("Script ")]
     assert ".bat, .cmd, .ps1 or .exe" in line
@@ -138,13 +138,13 @@ def test_unknown_kind_behind_a_url_is_a_failure_that_tells_why(machine: ScriptMa
 @pytest.mark.parametrize("data", ["grüße".encode(), b"gr\x81\xe1e"])
 def test_output_is_utf8_or_the_oem_code_page(machine: ScriptMachine, data: bytes) -> None:
     machine.python(f"import sys; sys.stdout.buffer.write({data!r} + b'\\r\\n')")
-    assert said(machine.run(), BAT) == ["grüße"]
+    assert said(machine.perform(), BAT) == ["grüße"]
     assert f"{BAT}: grüße" in machine.messages()
 
 
 def test_control_characters_are_shown_and_not_obeyed(machine: ScriptMachine) -> None:
     machine.python(r"import sys; sys.stdout.buffer.write(b'a\x1b[2Jb\0c\td\r\n')")
-    assert said(machine.run(), BAT) == ["a\\x1b[2Jb\\x00c\td"]
+    assert said(machine.perform(), BAT) == ["a\\x1b[2Jb\\x00c\td"]
 
 
 def test_megabyte_line_is_complete_and_memory_stays_small(machine: ScriptMachine) -> None:
@@ -258,7 +258,7 @@ def test_directory_is_private_and_gone_afterwards(machine: ScriptMachine) -> Non
         r"folders = glob.glob(r'C:\windows\Temp\metadata-scripts*')" + "\n"
         r"print([is_private_folder(one) for one in folders], is_private_folder(r'C:\windows'))"
     )
-    assert said(machine.run(), BAT) == ["[True] False"]
+    assert said(machine.perform(), BAT) == ["[True] False"]
     assert machine.directories() == []
 
 
@@ -268,11 +268,11 @@ def test_leftover_of_a_killed_runner_is_removed_by_the_next_one(machine: ScriptM
     machine.wait_for(f"{BAT}: ready")
     machine.set("bat", "@echo second")
     # One that is in use stays.
-    assert said(machine.run(), BAT) == ["second"]
+    assert said(machine.perform(), BAT) == ["second"]
     assert len(machine.directories()) == 1
     killed.terminate()
     killed.wait()
-    assert said(machine.run(), BAT) == ["second"]
+    assert said(machine.perform(), BAT) == ["second"]
     assert machine.directories() == []
 
 
@@ -280,7 +280,7 @@ def test_run_dir_with_a_difficult_name_is_used(machine: ScriptMachine) -> None:
     machine.configure(r"run_dir = C:\my scripts (x) & more")
     machine.set("cmd", '@echo "%~dp0"')
     machine.set("ps1", "print ps1 runs")
-    done = machine.run()
+    done = machine.perform()
     assert said(done, CMD)[0].startswith('"C:\\my scripts (x) & more\\metadata-scripts')
     assert said(done, PS1)[-1] == "ps1 runs"
 
@@ -289,18 +289,18 @@ def test_run_dir_with_a_difficult_name_is_used(machine: ScriptMachine) -> None:
 def test_specialize_can_be_switched_off(machine: ScriptMachine, setting: str) -> None:
     machine.configure(f"{setting} = false")
     machine.set("cmd", "@echo never", stem="sysprep-specialize-script")
-    done = machine.run("specialize")
+    done = machine.perform("specialize")
     assert done.status == 0
     assert said(done)[1:] == ["windows specialize scripts disabled in instance config"]
 
 
 def test_specialize_runs_its_scripts(machine: ScriptMachine) -> None:
     machine.set("cmd", "@echo special", stem="sysprep-specialize-script")
-    assert said(machine.run("specialize"), "sysprep-specialize-script-cmd") == ["special"]
+    assert said(machine.perform("specialize"), "sysprep-specialize-script-cmd") == ["special"]
 
 
 def test_without_scripts_nothing_is_made(machine: ScriptMachine) -> None:
-    done = machine.run()
+    done = machine.perform()
     assert done.status == 0
     assert said(done)[1:] == ["No startup scripts to run."]
     assert machine.directories() == []
@@ -311,7 +311,7 @@ def test_wrong_arguments_are_status_2_before_anything_is_asked(
     machine: ScriptMachine, words: tuple[str, ...]
 ) -> None:
     machine.wine.mds.clear_requests()
-    done = machine.run(*words)
+    done = machine.perform(*words)
     assert done.status == 2
     assert done.stderr.splitlines()[-1] == "usage: GCEMetadataScripts startup|shutdown|specialize"
     assert machine.wine.mds.requests() == []
@@ -319,14 +319,14 @@ def test_wrong_arguments_are_status_2_before_anything_is_asked(
 
 
 def test_version_is_told(machine: ScriptMachine) -> None:
-    done = machine.run("--version")
+    done = machine.perform("--version")
     assert done.status == 0
     assert re.fullmatch(r"[0-9]{8}\.[0-9]{2}", done.stdout.strip())
 
 
 def test_silent_metadata_server_at_shutdown_is_status_1_in_time(machine: ScriptMachine) -> None:
     began = time.monotonic()
-    done = machine.run("shutdown", GCE_METADATA_HOST="10.128.0.77")
+    done = machine.perform("shutdown", GCE_METADATA_HOST="10.128.0.77")
     assert done.status == 1
     assert time.monotonic() - began < 15
     assert said(done)[-1].startswith("Cannot read shutdown scripts from metadata: ")
@@ -335,7 +335,7 @@ def test_silent_metadata_server_at_shutdown_is_status_1_in_time(machine: ScriptM
 def test_machine_that_is_no_instance_is_left_alone(wine_bed: Any) -> None:
     machine = ScriptMachine(wine_bed(metadata=False))
     machine.wine.registry.delete(r"HKLM\SYSTEM\HardwareConfig\Current")
-    done = machine.run()
+    done = machine.perform()
     assert done.status == 0
     assert said(done) == ["this machine is no Compute Engine instance: nothing to do"]
 
@@ -355,7 +355,7 @@ def test_lines_are_entries_of_the_event_log(
 ) -> None:
     lacking("event log")
     machine.set("cmd", "@echo hello\r\n@exit /b 3")
-    machine.run()
+    machine.perform()
     done = machine.wine.py(
         """
 import win32evtlog as log

@@ -251,6 +251,19 @@ def test_request_to_end_cleans_up_and_leaves_the_script_its_output(machine: Scri
     machine.wait_for(f"{BAT}: still there")
 
 
+def test_log_off_of_a_user_is_no_reason_to_end(machine: ScriptMachine) -> None:
+    done = machine.wine.py(
+        """
+import threading
+from google_guest.system.windows.processes import stop_requests, take_console_event
+with stop_requests():
+    print(take_console_event(5, threading.Event()))
+    print("goes on")
+"""
+    )
+    assert said(done) == ["True", "goes on"]
+
+
 def test_directory_is_private_and_gone_afterwards(machine: ScriptMachine) -> None:
     machine.python(
         "import glob\n"

@@ -60,8 +60,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if argv is not None:
         return _main(list(argv))
     status = _main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # On Windows there are programs without.
+        if stream is not None:
+            stream.flush()
     os._exit(status)
 
 

@@ -45,7 +45,7 @@ class ConsoleLines:
 
     def put(self, text: str) -> None:
         """Have each line of ``text`` written; never waits."""
-        for line in text.splitlines() or [""]:
+        for line in text.split("\n"):
             self._writer.put(self._line(line))
 
     def flush(self, timeout: float) -> bool:
@@ -57,7 +57,7 @@ class ConsoleLines:
         return f"{moment} {self._name}: {text}\n".encode("utf-8", "backslashreplace")
 
     def _notice(self, dropped: int) -> bytes:
-        return self._line(f"{dropped} lines found no room here and were dropped")
+        return self._line(f"lines that found no room here and were dropped: {dropped}")
 
 
 class ServiceLogHandler(logging.Handler):

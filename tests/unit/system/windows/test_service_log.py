@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ import pytest
 
 from google_guest import logs
 from google_guest.system.windows import service_log
-from google_guest.system.windows.serial_ports import SerialWriter
+from google_guest.system.windows.serial_ports import QUEUE_LINES, SerialWriter
 from google_guest.system.windows.service_log import ConsoleLines, ServiceLogHandler, log_name
 
 
@@ -94,6 +95,39 @@ def test_record_is_one_entry_and_its_lines_each_have_the_prefix(
         b"broken\n",
         b"trace\n",
     ]
+
+
+def test_only_line_ends_end_a_line(sinks: Sinks) -> None:
+    lines = sinks.lines()
+    lines.put("one\u2028still one")
+    assert lines.flush(10)
+    assert len(sinks.serial) == 1
+
+
+def test_lines_without_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    reached, gate = threading.Event(), threading.Event()
+
+    def transfer(port: str, data: bytes) -> None:
+        reached.set()
+        assert gate.wait(10)
+        written.append(data)
+
+    monkeypatch.setattr(
+        service_log,
+        "SerialWriter",
+        lambda port, notice: SerialWriter(port, notice=notice, transfer=transfer),
+    )
+    lines = ConsoleLines("GCEGuestAgent")
+    lines.put("first")
+    assert reached.wait(10)
+    for _ in range(QUEUE_LINES + 3):
+        lines.put("more")
+    gate.set()
+    assert lines.flush(10)
+    assert written[1].endswith(
+        b" GCEGuestAgent: lines that found no room here and were dropped: 3\n"
+    )
 
 
 def test_secrets_reach_neither_sink(handler: ServiceLogHandler, sinks: Sinks) -> None:

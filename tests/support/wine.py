@@ -108,7 +108,11 @@ class Wine:
         self.registry = Registry(self)
         self._metadata = metadata
         self._counted = counted
-        self._environment = {"PYTHONPATH": SOURCES, **(environment or {})}
+        self._environment = {
+            "PYTHONPATH": SOURCES,
+            "PYTHONPYCACHEPREFIX": r"Z:\bytecode",
+            **(environment or {}),
+        }
         self._network = Network(name, specification, dhcp=False)
         self._terminals: Optional[Terminals] = None
         self._runner: Optional[Child] = None
@@ -404,6 +408,7 @@ class Wine:
             *("--kill-child", "--", str(FIRST_PROCESS)),
             str(self.directory / "m"),
             str(wine_root.SOURCES),
+            str(wine_root.bytecode()),
             *(self._terminals.device(port) for port in PORTS),
         ]
         log = self.directory / "first-process.log"

@@ -6,14 +6,15 @@
 # I/O is left to it or to anything in it; /proc/sys is read-only, and there is no /sys and no
 # device of the host but the memory devices.
 #
-# usage: wine.sh ROOT SOURCES [COM1 COM2 ...]
-#   ROOT     the mounted overlay
-#   SOURCES  the project's tree, read-only at /tree (Z:\tree)
-#   COM...   pty slaves that become /dev/com1, /dev/com2, ...
+# usage: wine.sh ROOT SOURCES BYTECODE [COM1 COM2 ...]
+#   ROOT      the mounted overlay
+#   SOURCES   the project's tree, read-only at /tree (Z:\tree)
+#   BYTECODE  a folder that all beds share, at /bytecode: what Python made of the sources
+#   COM...    pty slaves that become /dev/com1, /dev/com2, ...
 set -eu
 
-root=$1 sources=$2
-shift 2
+root=$1 sources=$2 bytecode=$3
+shift 3
 caps=-sys_time,-sys_module,-sys_rawio
 
 hostname windows-bed
@@ -44,7 +45,8 @@ for port in "$@"; do
     : >"$root/dev/com$number"
     mount --bind "$port" "$root/dev/com$number"
 done
-mkdir -p "$root/tree"
+mkdir -p "$root/tree" "$root/bytecode"
+mount --bind "$bytecode" "$root/bytecode"
 mount --bind "$sources" "$root/tree"
 mount -o remount,bind,ro "$root/tree"
 

@@ -1,7 +1,7 @@
 """Runs once in Windows Python when the prefix is made: what a first use would otherwise do.
 
 pywin32 moves its service host and copies its DLLs beside python.exe at the first installation of
-a service; modules are compiled, because beds write no bytecode.
+a service; the wheels are compiled, so that no bed has to.
 """
 
 from __future__ import annotations

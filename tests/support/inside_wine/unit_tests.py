@@ -8,22 +8,25 @@ program in Wine cannot be looked into from outside.
 from __future__ import annotations
 
 import faulthandler
-import sys
+import os
 
 import hypothesis
 
 LIMIT = 90.0
+
+# pytest takes the standard error away while a test runs.
+_errors = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
 
 hypothesis.settings.register_profile("windows", deadline=None, max_examples=10, database=None)
 hypothesis.settings.load_profile("windows")
 
 
 def _watch() -> None:
-    faulthandler.dump_traceback_later(LIMIT, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(LIMIT, exit=True, file=_errors)
 
 
 def pytest_runtest_logstart(nodeid: str, location: object) -> None:
-    print(nodeid, file=sys.__stderr__, flush=True)
+    print(nodeid, file=_errors, flush=True)
     _watch()
 
 

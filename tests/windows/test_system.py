@@ -24,6 +24,23 @@ print(json.dumps(answer))
     return json.loads(wine.py(program).stdout)
 
 
+def test_command_that_takes_too_long_is_ended(shared_wine: Wine) -> None:
+    message = ask(
+        shared_wine,
+        """
+import os, sys
+from google_guest.system.commands import CommandError
+try:
+    program = [sys.executable, "-c", "import time; time.sleep(30)"]
+    system.run(program, timeout=1, env=dict(os.environ))
+    answer = "it ended by itself"
+except CommandError as error:
+    answer = str(error)
+""",
+    )
+    assert message.endswith("was ended: no end within 1 s")
+
+
 def test_adapters_have_their_mac_and_addresses(wine_bed: Any) -> None:
     wine = wine_bed(macs=(MAC,))
     rows = ask(

@@ -8,6 +8,7 @@ handed on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -116,11 +117,12 @@ def run_command(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill the command and everything that it started, then collect it."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    """Kill the command and everything that it started (Windows: the command), then collect it."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     # A grandchild outside the group may still hold the pipes: close instead of reading to the end.
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:

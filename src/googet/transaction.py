@@ -216,8 +216,9 @@ class Transaction:
             files=self._journal.files,
             folders=self._journal.folders,
         ).stage(plan)
-        # New files and folders under names of their own are only litter if the power fails.
-        self._set_stage(number, stage, sync=bool(stage.moved or stage.cleared))
+        # New files and folders under names of their own are only litter if the power fails; what
+        # was moved already, here or by an earlier package, has to be found again.
+        self._set_stage(number, stage, sync=bool(number or stage.moved or stage.cleared))
         for moved in stage.moved:
             self._steps.rename(moved.path, moved.backup)
         for cleared in reversed(stage.cleared):
@@ -256,21 +257,13 @@ class Transaction:
             self._at("commit rows", str(self._database.path))
 
     def _finish(self) -> Committed:
-        title = self._journal.title
         try:
             self._at("committed", str(self._path))
-            if not self._journal.committed:
-                self._journal = replace(self._journal, committed=True)
-                self._write_journal(sync=False)
-        except (OSError, TransactionError) as error:
-            # The rows tell it as well.
-            _log.warning("the journal is not up to date: %s", _reason(error))
-        try:
             finished = _finish(self._path, self._journal, self._steps)
         except (OSError, GuestError) as error:
             _log.warning(
                 "%s is done; what it leaves to delete is deleted at the next start: %s",
-                title,
+                self._journal.title,
                 _reason(error),
             )
             return Committed(at_restart=tuple(self._steps.at_restart))
@@ -279,9 +272,12 @@ class Transaction:
     def _write_journal(self, *, sync: bool = True) -> None:
         """Write the journal; ``sync`` where a later step cannot be undone without it."""
         self._at("write journal", str(self._path))
-        self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._is_written = True
-        journals.write(self._path, self._journal, sync=sync)
+        try:
+            self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._is_written = True
+            journals.write(self._path, self._journal, sync=sync)
+        except OSError as error:
+            raise TransactionError(f"{self._journal.title}: {_reason(error)}") from error
 
     def _at(self, step: str, path: str) -> None:
         if self._fault is not None:

@@ -241,6 +241,16 @@ class TestObstacles:
         assert world.state() == before
         assert world.leftovers() == []
 
+    def test_users_file_that_appears_before_the_switch_is_left_alone(self, world: World) -> None:
+        def fault(step: str, path: str) -> None:
+            if step == "written":
+                (world.target / "lib" / "gone.txt").write_text("the user's own")
+                raise GuestError("stopped")
+
+        with pytest.raises(GuestError, match="stopped"):
+            world.change("example", "1.0.0@1", OLD, fault=fault)
+        assert (world.target / "lib" / "gone.txt").read_text() == "the user's own"
+
     def test_file_that_changed_since_it_was_planned_is_an_error(self, world: World) -> None:
         source = world.folder / "source"
         source.write_text("x")
@@ -253,6 +263,17 @@ class TestObstacles:
             transaction.place(PlacementPlan((file,)))
         assert world.leftovers() == []
         assert list(world.target.iterdir()) == []
+
+    def test_journal_that_cannot_be_written_is_an_error_that_changes_nothing(
+        self, world: World
+    ) -> None:
+        shutil.rmtree(world.root / "cache")
+        (world.root / "cache").write_text("not a folder")
+        with world.database() as database:
+            transaction = Transaction(world.root, world.host, database, title="install x")
+            with pytest.raises(TransactionError, match="install x: .*cache"), transaction:
+                transaction.scratch(world.root / "x", "x")
+        assert (world.root / "googet.db").exists()
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
     def test_full_disk_leaves_everything_as_it_was(

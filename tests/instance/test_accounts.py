@@ -341,15 +341,18 @@ def test_a_restart_with_unchanged_metadata_starts_and_writes_nothing(boot: Boot)
     drop_in = "[Service]\nType=simple\nExecStart=\nExecStart=strace -f -e trace=execve -o /var/t "
     drop_in += "/usr/bin/google_guest_agent\n"
     guest.write(f"/etc/systemd/system/{AGENT}.d/trace.conf", drop_in)
-    guest.run(["systemctl", "daemon-reload"])
-    guest.run(["systemctl", "restart", AGENT])
     status = guest.path("/run/google-guest-agent/status.json")
 
-    def pass_is_over() -> bool:
+    def last_success() -> float:
         row = json.loads(status.read_text())["features"].get("accounts", {})
-        return bool(row.get("last_success", 0) > began)
+        return float(row.get("last_success", 0))
 
-    began = time.time() - 0.5
+    def pass_is_over() -> bool:
+        return guest.path("/var/t").exists() and last_success() > earlier
+
+    earlier = last_success()
+    guest.run(["systemctl", "daemon-reload"])
+    guest.run(["systemctl", "restart", AGENT])
     guest.wait_until(pass_is_over, what="the first pass is over")
     trace = guest.path("/var/t").read_text()
     programs = {line.split('"')[1].rpartition("/")[2] for line in trace.splitlines() if '"' in line}

@@ -442,5 +442,5 @@ def test_an_idle_agent_needs_next_to_no_processor_time(quiet_minute: QuietMinute
 
 
 def test_an_idle_agent_holds_no_more_than_before(quiet_minute: QuietMinute) -> None:
-    assert quiet_minute.after.descriptors == quiet_minute.before.descriptors
+    assert quiet_minute.after.descriptors <= quiet_minute.before.descriptors
     assert quiet_minute.after.resident - quiet_minute.before.resident < 512, "KiB"

@@ -55,7 +55,10 @@ def debian_11(tmp_path: Path) -> Iterator[Chroot]:
     folder = cache.cache_directory() / "work" / f"floor-{tmp_path.name}"
     shutil.rmtree(folder, ignore_errors=True)
     system = Chroot([tree], folder)
-    for name in ("src", "tests", "VERSION", "pyproject.toml", "tools", "config", "debian"):
+    for name in (
+        *("src", "tests", "VERSION", "pyproject.toml"),
+        *("tools", "config", "debian", "googet"),
+    ):
         source = TOP / name
         if source.is_dir():
             shutil.copytree(

@@ -9,6 +9,7 @@ Facts: googet: googet.go.
 
 from __future__ import annotations
 
+import io
 import sys
 
 TYPE_CHECKING = False
@@ -32,6 +33,9 @@ def print_version() -> None:
     """Print the version as programs read it."""
     from google_guest.version import version
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A line feed alone, on Windows too: what Go's programs print.
+        sys.stdout.reconfigure(newline="\n")
     print(f"GooGet version: {version()}")
 
 

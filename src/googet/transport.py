@@ -62,6 +62,8 @@ _LONGEST_PAUSE = 30.0
 _BLOCK = 1 << 18
 _ANSWER_LIMIT = 16 << 20
 _PART = ".part"
+_SHOWN = 16
+"""Digits of a digest in messages: whole ones are taken for secrets by the log."""
 _FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 _RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 _UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,15})")
@@ -154,8 +156,8 @@ class Transport:
                 if wanted and part.digest() != wanted:
                     part.discard()
                     raise TransportError(
-                        f"{shown(url)}: checksum mismatch: the index says {wanted}, the file has"
-                        f" {part.digest()}"
+                        f"{shown(url)}: checksum mismatch: the index says {wanted[:_SHOWN]}...,"
+                        f" the file has {part.digest()[:_SHOWN]}..."
                     )
                 part.finish(sync=not wanted)
             # What a power failure does to it is seen by its checksum before it is ever used.

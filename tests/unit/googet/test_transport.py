@@ -23,6 +23,7 @@ from googet.progress import Progress
 from googet.settings import Settings
 from googet.transport import Step, Transport, next_step
 from googet.web import Timeouts, TransportError
+from google_guest.logs import redact
 from google_guest.records import replace
 
 LIMIT = 1 << 20
@@ -454,7 +455,7 @@ def test_wrong_checksum_leaves_no_file(origin: Origin, client: Client, target: P
     url = origin.file("/a", b"other")
     with pytest.raises(TransportError, match="checksum mismatch: the index says") as caught:
         client.make().download(f"{url}?secret=1", target, sha256=SHA)
-    assert hashlib.sha256(b"other").hexdigest() in str(caught.value)
+    assert hashlib.sha256(b"other").hexdigest()[:16] in redact(str(caught.value))
     assert "secret" not in str(caught.value)
     assert left(target) == []
     assert len(origin.visits) == 1

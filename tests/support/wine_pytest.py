@@ -29,7 +29,7 @@ def run_pytest(wine: Wine, arguments: Sequence[str], *, timeout: float) -> Compl
     """
     program = wine.begin(
         [
-            *(PYTHON, "-u", "-m", "pytest", "-q", "-ra", "--tb=short", "--noconftest"),
+            *(PYTHON, "-u", "-m", "pytest", "-q", "-rfE", "--tb=short", "--noconftest"),
             *("-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "unit_tests"),
             *("-o", "testpaths=", r"--basetemp=C:\t", *arguments),
         ],

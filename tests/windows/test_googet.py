@@ -173,18 +173,20 @@ def test_file_that_a_program_holds_open_fails_the_update_which_is_undone(googet:
     assert wine.path(r"C:\A\held.txt").read_bytes() == b"two"
 
 
-def test_file_in_use_is_left_behind_when_its_package_is_removed(googet: Googet) -> None:
+def test_file_in_use_of_a_removed_package_goes_once_it_is_not(googet: Googet) -> None:
     wine = googet.wine
     files = {"a.txt": "C:/A/a.txt", "b.txt": "C:/A/b.txt"}
     googet.offer("a", "1.0.0@1", dict.fromkeys(files, b"one"), files)
     googet.run("install", "a")
     holder = hold(wine, rf"file = open(r'C:\A\a.txt'); {SLEEP}")
     googet.run("remove", "a")
-    holder.terminate()
     assert googet.version("a") is None
     assert leftovers(wine, r"C:\A") == ["a.txt"]
     log = wine.path(rf"{ROOT}\googet.log").read_text()
     assert r"C:\A\a.txt is in use by another program and is left behind" in log
+    holder.terminate()
+    googet.run("clean")
+    assert leftovers(wine, r"C:\A") == []
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import os
 
 import hypothesis
 
-LIMIT = 90.0
+LIMIT = 150.0
 
 # pytest takes the standard error away while a test runs.
 _errors = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ntpath
 import posixpath
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from google_guest.errors import GuestError
@@ -25,34 +26,34 @@ class PathError(GuestError):
     """A path that names no place on this system."""
 
 
-class PathRules:
+class PathRules(ABC):
     """What a path is on one system; ``WINDOWS_PATHS`` and ``POSIX_PATHS`` are the two."""
 
     separator = "/"
 
+    @abstractmethod
     def is_absolute(self, text: str) -> bool:
         """Return whether ``text`` names a place whatever the current folder and drive are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cleaned(self, text: str) -> str:
         """Return the absolute path ``text`` without ``.``, ``..`` and doubled separators.
 
         Raises:
             PathError: it is not absolute, or no file can have that name.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def key(self, path: str) -> str:
         """Return what equals for two cleaned paths exactly if they name the same file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parent(self, path: str) -> str:
         """Return the folder of a cleaned path; that of a root is itself."""
-        raise NotImplementedError
 
+    @abstractmethod
     def name(self, path: str) -> str:
         """Return the last component of a cleaned path; empty for a root."""
-        raise NotImplementedError
 
     def join(self, folder: str, *names: str) -> str:
         """Return the path of ``names`` below the cleaned path ``folder``."""

@@ -11,7 +11,7 @@ import sys
 if sys.platform == "win32":
     import ctypes
     import functools
-    from typing import Any
+    from typing import Any, Optional
 
     from google_guest.system.windows import WindowsError
 
@@ -22,6 +22,10 @@ if sys.platform == "win32":
     _FROM_SYSTEM = 0x1000
     _IGNORE_INSERTS = 0x200
     _AS_DATA_FILE = 0x2
+    _INVALID_HANDLE = ctypes.c_void_p(-1).value
+    GENERIC_READ, GENERIC_WRITE = 0x80000000, 0x40000000
+    CREATE_NEW, OPEN_EXISTING = 1, 3
+    FILE_ATTRIBUTE_NORMAL = 0x80
 
     @functools.cache
     def library(name: str) -> ctypes.WinDLL:
@@ -41,6 +45,32 @@ if sys.platform == "win32":
         found.argtypes = arguments
         found.restype = result
         return found
+
+    def create_file(
+        path: str,
+        access: int,
+        disposition: int,
+        *,
+        security: Any = None,
+        flags: int = FILE_ATTRIBUTE_NORMAL,
+    ) -> Optional[int]:
+        """Return the handle of a file, port or pipe that nobody else may open meanwhile.
+
+        None: there is none, and ``ctypes.get_last_error()`` tells why.
+        """
+        handle: Optional[int] = function(
+            "kernel32",
+            "CreateFileW",
+            ctypes.c_wchar_p,
+            ctypes.c_uint32,
+            ctypes.c_uint32,
+            ctypes.c_void_p,
+            ctypes.c_uint32,
+            ctypes.c_uint32,
+            ctypes.c_void_p,
+            result=ctypes.c_void_p,
+        )(path, access, 0, security, disposition, flags, None)
+        return None if handle == _INVALID_HANDLE else handle
 
     def last_error(name: str) -> WindowsError:
         """Return the thread's last error as that of the function ``name``."""

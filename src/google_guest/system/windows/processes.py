@@ -51,12 +51,16 @@ if sys.platform == "win32":
 
     from google_guest.records import record
     from google_guest.system.children import DRAIN_SECONDS, Ending, Stopped, stop_signals
-    from google_guest.system.windows.calls import function
+    from google_guest.system.windows.calls import (
+        GENERIC_WRITE,
+        OPEN_EXISTING,
+        create_file,
+        function,
+    )
 
     _READ_SIZE = 1 << 16
     _INBOUND, _OVERLAPPED, _FIRST_INSTANCE = 0x1, 0x40000000, 0x80000
     _REJECT_REMOTE, _ONE_INSTANCE = 0x8, 1
-    _GENERIC_WRITE, _OPEN_EXISTING = 0x40000000, 3
     _IO_PENDING, _IO_INCOMPLETE, _ABORTED, _BROKEN_PIPE = 997, 996, 995, 109
     _INFINITE = _FAILED = 0xFFFFFFFF
     _INVALID_HANDLE = ctypes.c_void_p(-1).value
@@ -70,7 +74,6 @@ if sys.platform == "win32":
         "CancelIoEx": (_BOOL, (_HANDLE, _POINTER)),
         "CloseHandle": (_BOOL, (_HANDLE,)),
         "CreateEventW": (_HANDLE, (_POINTER, _BOOL, _BOOL, _NAME)),
-        "CreateFileW": (_HANDLE, (_NAME, _DWORD, _DWORD, _POINTER, _DWORD, _DWORD, _HANDLE)),
         "CreateNamedPipeW": (_HANDLE, (_NAME, *(_DWORD,) * 6, _POINTER)),
         "GetOverlappedResult": (_BOOL, (_HANDLE, _POINTER, _POINTER, _BOOL)),
         "ReadFile": (_BOOL, (_HANDLE, _POINTER, _DWORD, _POINTER, _POINTER)),
@@ -357,17 +360,8 @@ if sys.platform == "win32":
         )
         if reader is None or reader == _INVALID_HANDLE:
             raise _error(ctypes.get_last_error())
-        writer = _call(
-            "CreateFileW",
-            name,
-            _GENERIC_WRITE,
-            0,
-            None,
-            _OPEN_EXISTING,
-            0,
-            None,
-        )
-        if writer is None or writer == _INVALID_HANDLE:
+        writer = create_file(name, GENERIC_WRITE, OPEN_EXISTING, flags=0)
+        if writer is None:
             error = _error(ctypes.get_last_error())
             _call("CloseHandle", reader)
             raise error

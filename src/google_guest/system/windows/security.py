@@ -22,13 +22,18 @@ if sys.platform == "win32":
     from collections.abc import Iterator
     from ctypes import wintypes
 
-    from google_guest.system.windows.calls import failure, function, last_error
+    from google_guest.system.windows.calls import (
+        CREATE_NEW,
+        GENERIC_WRITE,
+        create_file,
+        failure,
+        function,
+        last_error,
+    )
 
     _REVISION = 1
     _FILE_OBJECT = 1
     _OWNER, _DACL, _PROTECTED_DACL = 0x1, 0x4, 0x80000000
-    _GENERIC_WRITE, _CREATE_NEW, _NORMAL = 0x40000000, 1, 0x80
-    _INVALID_HANDLE = ctypes.c_void_p(-1).value
 
     class _SecurityAttributes(ctypes.Structure):
         _fields_ = (
@@ -66,19 +71,8 @@ if sys.platform == "win32":
             OSError: it exists, or cannot be created.
         """
         with _attributes(PRIVATE_FILE) as attributes:
-            handle = function(
-                "kernel32",
-                "CreateFileW",
-                wintypes.LPCWSTR,
-                wintypes.DWORD,
-                wintypes.DWORD,
-                ctypes.c_void_p,
-                wintypes.DWORD,
-                wintypes.DWORD,
-                ctypes.c_void_p,
-                result=ctypes.c_void_p,
-            )(path, _GENERIC_WRITE, 0, ctypes.byref(attributes), _CREATE_NEW, _NORMAL, None)
-        if handle is None or handle == _INVALID_HANDLE:
+            handle = create_file(path, GENERIC_WRITE, CREATE_NEW, security=ctypes.byref(attributes))
+        if handle is None:
             raise _os_error(ctypes.get_last_error(), path)
         return msvcrt.open_osfhandle(handle, os.O_BINARY | os.O_NOINHERIT)
 

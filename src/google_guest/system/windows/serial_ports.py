@@ -153,10 +153,14 @@ if sys.platform == "win32":
     import ctypes
     from ctypes import wintypes
 
-    from google_guest.system.windows.calls import function
+    from google_guest.system.windows.calls import (
+        GENERIC_READ,
+        GENERIC_WRITE,
+        OPEN_EXISTING,
+        create_file,
+        function,
+    )
 
-    _GENERIC_WRITE, _GENERIC_READ, _OPEN_EXISTING, _NORMAL = 0x40000000, 0x80000000, 3, 0x80
-    _INVALID_HANDLE = ctypes.c_void_p(-1).value
     _TIMED_OUT = 121
     _TO_THE_END = 2
     _BINARY, _DTR_ON = 0x1, 0x10
@@ -191,27 +195,8 @@ if sys.platform == "win32":
         )
 
     def _transfer(port: str, data: bytes) -> None:
-        handle = function(
-            "kernel32",
-            "CreateFileW",
-            wintypes.LPCWSTR,
-            wintypes.DWORD,
-            wintypes.DWORD,
-            ctypes.c_void_p,
-            wintypes.DWORD,
-            wintypes.DWORD,
-            ctypes.c_void_p,
-            result=ctypes.c_void_p,
-        )(
-            rf"\\.\{port}",
-            _GENERIC_READ | _GENERIC_WRITE,
-            0,
-            None,
-            _OPEN_EXISTING,
-            _NORMAL,
-            None,
-        )
-        if handle is None or handle == _INVALID_HANDLE:
+        handle = create_file(rf"\\.\{port}", GENERIC_READ | GENERIC_WRITE, OPEN_EXISTING)
+        if handle is None:
             raise _error(port, ctypes.get_last_error())
         try:
             _set_up(port, handle)

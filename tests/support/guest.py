@@ -126,7 +126,7 @@ class Guest:
         leaf = self._command_cgroup()
         try:
             return run_command(
-                [*_in_cgroup(leaf), *self.enter(), *argv],
+                [*in_cgroup(leaf), *self.enter(), *argv],
                 purpose=f"run a command in bed {self.name}",
                 timeout=timeout,
                 input=input,
@@ -400,7 +400,8 @@ def _kill(pid: int) -> None:
         return  # it ended by itself
 
 
-def _in_cgroup(leaf: Path) -> list[str]:
+def in_cgroup(leaf: Path) -> list[str]:
+    """The beginning of a command that runs in a cgroup."""
     return ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(leaf)]
 
 

@@ -20,8 +20,6 @@ import itertools
 import json
 import os
 import re
-import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -33,24 +31,23 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from support import cache, furnish, sweep, wine_root
 from support.commands import CommandFailed, CommandTimeout, Completed, run_command
 from support.emulator import Metadata, emulate
-from support.guest import BedState, Found, kill_cgroup
+from support.guest import BedState, Found, in_cgroup, kill_cgroup
 from support.network import Network, enter_namespace, numbered_nics
 from support.processes import Child, start_child
 from support.terminals import Terminals
+from support.wine_session import PYTHON, Session, SessionEnded
+from support.wine_windows import Program, Registry, Service
 
 if TYPE_CHECKING:
     from metadata_server import ControlClient
 
 FIRST_PROCESS = Path(__file__).with_name("wine.sh")
-PYTHON = r"C:\py\python.exe"
 SOURCES = r"Z:\tree\src"
 PORTS = ("COM1", "COM2", "COM3", "COM4")
 PROCESSES = 2
 
 _START_TIMEOUT = 60.0
 _PLACE_TIMEOUT = 600.0
-_MARK = "\x01"
-_KEEPER = r"Z:\tree\tests\support\inside_wine\keeper.py"
 _CRASHED = 0xC0000005  # access violation: what a stub of a function often ends in
 _STUB = 0x80000100  # EXCEPTION_WINE_STUB
 _GAP = re.compile(r"unimplemented function ([\w.-]+?)(?:\.dll)?\.(\w+)", re.IGNORECASE)
@@ -62,10 +59,6 @@ Argv = Union[str, Sequence[str]]
 
 class WineGap(AssertionError):
     """Code of a test reached a function that Wine does not have: nothing was proved."""
-
-
-class SessionEnded(Exception):
-    """The session is over: its keeper does not answer any more."""
 
 
 class Wine:
@@ -118,7 +111,7 @@ class Wine:
         self._runner: Optional[Child] = None
         self._children: list[Child] = []
         self._mds: Optional[ControlClient] = None
-        self._session: Optional[_Session] = None
+        self._session: Optional[Session] = None
         self._placed = False
         self._services_of_wine: frozenset[str] = frozenset()
         self._outputs = itertools.count(1)
@@ -167,8 +160,8 @@ class Wine:
         was up (it is then terminated), and WineGap when it met a function that Wine lacks.
         """
         request = self._program(argv, environment, folder, input)
-        answer = self._ask("run", limit=timeout + 10, timeout=timeout, **request)
-        completed = self._completed(request, answer["code"])
+        answer = self.ask("run", limit=timeout + 10, timeout=timeout, **request)
+        completed = self.completed(request, answer["code"])
         purpose = f"run a program in Wine bed {self.name}"
         shown = [argv] if isinstance(argv, str) else list(argv)
         if answer["code"] is None:
@@ -191,12 +184,12 @@ class Wine:
     ) -> Program:
         """Start a program inside Windows and go on."""
         request = self._program(argv, environment, folder, None)
-        return Program(self, self._ask("start", **request)["pid"], request)
+        return Program(self, self.ask("start", **request)["pid"], request)
 
     def linux(self, argv: Sequence[str], **how: Any) -> Completed:
         """Run a Linux program in the bed (wixl, for example), as `run_command` does."""
         return run_command(
-            [*_in_cgroup(Path(self.state.cgroup)), *self._enter(), *argv],
+            [*in_cgroup(Path(self.state.cgroup)), *self._enter(), *argv],
             purpose=f"run a Linux program in Wine bed {self.name}",
             **how,
         )
@@ -323,7 +316,7 @@ class Wine:
             self._surround()
             self._start_first_process()
             self.open_session()
-            self._services_of_wine = frozenset(self._ask("running_services")["names"])
+            self._services_of_wine = frozenset(self.ask("running_services")["names"])
         except BaseException:
             self.close()
             raise
@@ -336,14 +329,14 @@ class Wine:
 
     def open_session(self) -> None:
         """Start the keeper: Windows is up."""
-        self._session = _Session(
-            [*_in_cgroup(Path(self.state.cgroup)), *self._enter(self._environment)],
+        self._session = Session(
+            [*in_cgroup(Path(self.state.cgroup)), *self._enter(self._environment)],
             self.directory / "session.log",
         )
 
     def end_session(self) -> None:
         """Stop the services that are not Wine's own and end every program."""
-        names = self._ask("running_services")["names"]
+        names = self.ask("running_services")["names"]
         for name in names:
             if name not in self._services_of_wine:
                 self.service(name).stop()
@@ -402,7 +395,7 @@ class Wine:
         assert self._terminals is not None
         Path(self.state.cgroup).mkdir()
         command = [
-            *_in_cgroup(Path(self.state.cgroup)),
+            *in_cgroup(Path(self.state.cgroup)),
             *enter_namespace(self._network.inside),
             *("unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--cgroup"),
             *("--kill-child", "--", str(FIRST_PROCESS)),
@@ -439,7 +432,8 @@ class Wine:
             *("setpriv", f"--bounding-set={wine_root.CAPABILITIES}", "--"),
         ]
 
-    def _ask(self, what: str, *, limit: float = 30.0, **fields: Any) -> dict[str, Any]:
+    def ask(self, what: str, *, limit: float = 30.0, **fields: Any) -> dict[str, Any]:
+        """Let the keeper do something (`keeper.py` has the names); for this package's modules."""
         if self._session is None:
             raise SessionEnded(f"Wine bed {self.name} has no session")
         return self._session.ask({"do": what, **fields}, timeout=limit)
@@ -466,7 +460,8 @@ class Wine:
             "err": rf"Z:\bed\{number}.err",
         }
 
-    def _completed(self, request: Mapping[str, Any], code: Optional[int]) -> Completed:
+    def completed(self, request: Mapping[str, Any], code: Optional[int]) -> Completed:
+        """What a program has written, with its exit code; for this package's modules."""
         texts = [
             self.path(request[name]).read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
             for name in ("out", "err")
@@ -478,226 +473,6 @@ class Wine:
         if new:
             self.forget_gaps()
             raise WineGap("wine gap: " + ", ".join(dict.fromkeys(new)))
-
-
-class Program:
-    """A program that runs inside Windows beside the test."""
-
-    def __init__(self, wine: Wine, pid: int, request: Mapping[str, Any]) -> None:
-        self.pid = pid
-        self._wine = wine
-        self._request = request
-
-    def wait(self, timeout: float = 60.0) -> Completed:
-        """Wait for its end; CommandTimeout when it has not ended in time and goes on."""
-        answer = self._wine._ask("wait", limit=timeout + 10, pid=self.pid, timeout=timeout)
-        completed = self._wine._completed(self._request, answer["code"])
-        if answer["code"] is None:
-            shown = self._request["argv"]
-            raise CommandTimeout(
-                [shown] if isinstance(shown, str) else shown,
-                completed,
-                purpose=f"see a program end in {timeout:g} s",
-            )
-        return completed
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended yet."""
-        return self._wine._ask("wait", pid=self.pid, timeout=0)["code"] is None
-
-    def output(self) -> str:
-        """What it has written to its standard output until now."""
-        return self._wine._completed(self._request, 0).stdout
-
-    def terminate(self) -> None:
-        """End it with TerminateProcess: none of its code runs any more."""
-        self._wine._ask("terminate", pid=self.pid)
-
-
-class Service:
-    """A Windows service as the service control manager sees it."""
-
-    def __init__(self, wine: Wine, name: str) -> None:
-        self.name = name
-        self._wine = wine
-
-    def state(self) -> Optional[str]:
-        """ "RUNNING", "STOPPED", "START_PENDING", ...; None when there is no such service."""
-        state: Optional[str] = self._status()["state"]
-        return state
-
-    def exit_codes(self) -> tuple[int, int]:
-        """The Win32 and the service-specific exit code of its last end."""
-        status = self._status()
-        return status["win32"], status["specific"]
-
-    def pid(self) -> int:
-        """The Windows process id; 0 when it does not run."""
-        pid: int = self._status()["pid"]
-        return pid
-
-    def start(self, *arguments: str, timeout: float = 30.0) -> None:
-        """Start it and wait until it runs; RuntimeError with the reason when it does not."""
-        self._control("start", arguments)
-        self.wait("RUNNING", timeout)
-
-    def stop(self, *, timeout: float = 30.0) -> None:
-        """Stop it and wait until it has stopped."""
-        self._control(1)
-        self.wait("STOPPED", timeout)
-
-    def control(self, code: int) -> None:
-        """Send a control code."""
-        self._control(code)
-
-    def wait(self, state: Optional[str], timeout: float = 30.0) -> None:
-        """Wait for a state."""
-        deadline = time.monotonic() + timeout
-        while True:
-            status = self._status()
-            if status["state"] == state:
-                return
-            if time.monotonic() > deadline or (state == "RUNNING" and status["state"] == "STOPPED"):
-                raise RuntimeError(
-                    f"service {self.name} is {status['state']}, not {state} "
-                    f"(exit code {status['win32']}/{status['specific']})"
-                )
-            time.sleep(0.05)
-
-    def _status(self) -> dict[str, Any]:
-        return self._wine._ask("service", name=self.name)
-
-    def _control(self, control: Union[int, str], arguments: Sequence[str] = ()) -> None:
-        answer = self._wine._ask(
-            "control_service", name=self.name, control=control, args=list(arguments), limit=60
-        )
-        if answer["error"]:
-            raise RuntimeError(
-                f"service {self.name}: control {control}: error {answer['error']} {answer['text']}"
-            )
-
-
-class Registry:
-    """The registry, through winreg: the files of the prefix are complete only after a session."""
-
-    SZ, EXPAND_SZ, BINARY, DWORD, MULTI_SZ, QWORD = 1, 2, 3, 4, 7, 11
-
-    def __init__(self, wine: Wine) -> None:
-        self._wine = wine
-
-    def values(self, key: str) -> Optional[dict[str, Any]]:
-        r"""The values of a key ("HKLM\Software\..."), binary ones as bytes; None without it."""
-        found = self._wine._ask("read_key", key=key)["values"]
-        if found is None:
-            return None
-        return {
-            name: bytes(data) if kind == self.BINARY and data is not None else data
-            for name, kind, data in found
-        }
-
-    def value(self, key: str, name: str) -> Any:
-        """One value; None without it."""
-        return (self.values(key) or {}).get(name)
-
-    def kind(self, key: str, name: str) -> Optional[int]:
-        """The type of a value (REG_SZ is 1, ...); None without it."""
-        for found, kind, _ in self._wine._ask("read_key", key=key)["values"] or ():
-            if found == name:
-                return int(kind)
-        return None
-
-    def keys(self, key: str) -> tuple[str, ...]:
-        """Names of the keys below a key; none without it."""
-        return tuple(self._wine._ask("read_key", key=key)["keys"])
-
-    def set(self, key: str, name: str, data: Any, kind: int = SZ) -> None:
-        """Set a value; the key is made when it is missing."""
-        if isinstance(data, bytes):
-            data, kind = list(data), self.BINARY
-        self._wine._ask("write_value", key=key, name=name, data=data, type=kind)
-
-    def delete(self, key: str) -> None:
-        """Remove a key and everything below it; nothing without it."""
-        self._wine._ask("delete_key", key=key)
-
-
-class _Session:
-    """The keeper and the conversation with it."""
-
-    def __init__(self, enter: Sequence[str], log: Path) -> None:
-        self._log = log
-        with open(log, "ab") as errors:
-            self._keeper = subprocess.Popen(
-                [*enter, "wine", PYTHON, "-I", "-u", _KEEPER],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-            )
-        self._answers: dict[int, dict[str, Any]] = {}
-        self._news = threading.Condition()
-        self._over = False
-        self._ids = itertools.count(1)
-        threading.Thread(target=self._read, name="wine-session", daemon=True).start()
-        self._await(0, _START_TIMEOUT)
-
-    def ask(self, request: Mapping[str, Any], *, timeout: float) -> dict[str, Any]:
-        number = next(self._ids)
-        assert self._keeper.stdin is not None
-        try:
-            self._keeper.stdin.write(json.dumps({**request, "id": number}).encode() + b"\n")
-            self._keeper.stdin.flush()
-        except OSError:
-            raise self._ended() from None
-        answer = self._await(number, timeout)
-        if "failure" in answer:
-            raise RuntimeError(f"the keeper cannot {request['do']}: {answer['failure']}")
-        return answer
-
-    def end(self) -> None:
-        """Let the keeper end by itself."""
-        assert self._keeper.stdin is not None
-        self._keeper.stdin.close()
-        self._keeper.wait(20)
-
-    def reap(self) -> None:
-        """Take note of the end of a keeper that was killed."""
-        self._keeper.wait(20)
-
-    def _read(self) -> None:
-        assert self._keeper.stdout is not None
-        # Services inherit this pipe and never close it: it is read by lines, never to its end.
-        for raw in iter(self._keeper.stdout.readline, b""):
-            line = raw.decode("utf-8", "replace")
-            if line.startswith(_MARK):
-                answer = json.loads(line[1:])
-                with self._news:
-                    self._answers[answer["id"]] = answer
-                    self._news.notify_all()
-        with self._news:
-            self._over = True
-            self._news.notify_all()
-
-    def _await(self, number: int, timeout: float) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout
-        with self._news:
-            while number not in self._answers:
-                left = deadline - time.monotonic()
-                if self._over or self._keeper.poll() is not None:
-                    raise self._ended()
-                if left <= 0:
-                    raise SessionEnded(
-                        f"the keeper gave no answer in {timeout:g} s: {self._said()}"
-                    )
-                self._news.wait(min(left, 0.5))
-            return self._answers.pop(number)
-
-    def _ended(self) -> SessionEnded:
-        return SessionEnded(f"the keeper ended ({self._keeper.poll()}): {self._said()}")
-
-    def _said(self) -> str:
-        return self._log.read_text(errors="replace").strip()[-2000:]
 
 
 @lru_cache(maxsize=1)
@@ -719,10 +494,6 @@ def _try_features(tree: Path) -> None:
         with contextlib.suppress(WineGap):
             bed.run([PYTHON, script, r"C:\features.json"], timeout=180)
         (tree / "features.json").write_bytes(bed.path(r"C:\features.json").read_bytes())
-
-
-def _in_cgroup(path: Path) -> list[str]:
-    return ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(path)]
 
 
 def _part(folder: Path, name: str) -> Path:

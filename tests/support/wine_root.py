@@ -126,9 +126,14 @@ def is_cached() -> bool:
 
 
 def bytecode() -> Path:
-    """A folder for what Windows Python makes of the tree's modules: beds start faster with it."""
-    folder = cache.cache_directory() / "wine-bytecode"
+    """A folder for what Windows Python makes of this tree's modules: beds start faster with it.
+
+    One for each place of a tree, so that no tree meets the byte code of another one.
+    """
+    key = cache.artifact_key({"sources": str(SOURCES)})
+    folder = cache.cache_directory() / f"bytecode-{key[:24]}"
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "use").touch()  # the cache forgets what nobody uses
     return folder
 
 

@@ -38,7 +38,7 @@ def restart(system: System, name: str) -> None:
         services.start(name)
     except WindowsError as error:
         raise GuestError(f"the service {name} does not start: {error}") from error
-    if not services.wait_for(name, ServiceState.RUNNING, timeout=_START):
+    if not services.has_come_up(name, timeout=_START):
         raise GuestError(f"the service {name} does not run within {_START:g} seconds of its start")
 
 

@@ -76,6 +76,12 @@ def test_service_that_does_not_come_up_fails_the_installation(machine: Machine) 
         agent.install(machine, Told())
 
 
+def test_service_that_has_nothing_to_do_and_ends_well_is_installed(machine: Machine) -> None:
+    machine.memory.services.short.add(SERVICE)
+    agent.install(machine, Told())
+    assert machine.memory.services.state(SERVICE) is ServiceState.STOPPED
+
+
 def test_service_that_cannot_be_started_is_named(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

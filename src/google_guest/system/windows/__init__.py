@@ -133,6 +133,13 @@ class Services(Protocol):
         A service that does not exist counts as stopped.
         """
 
+    def has_come_up(self, name: str, *, timeout: float) -> bool:
+        """Return whether a service that was started runs within ``timeout`` seconds.
+
+        One that has ended by itself without an error since (the agent on a machine that is no
+        instance) counts as well.
+        """
+
     def process_of(self, name: str) -> Optional[int]:
         """Return the number of the service's process, or None if it has none."""
 

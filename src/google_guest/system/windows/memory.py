@@ -147,6 +147,8 @@ class MemoryServices:
         self.calls: list[tuple[str, str]] = []
         self.broken: set[str] = set()
         """Services that stop as soon as they were started."""
+        self.short: set[str] = set()
+        """Services that end well as soon as they were started."""
 
     def add(self, name: str, state: ServiceState = ServiceState.RUNNING) -> None:
         """Put a foreign service there."""
@@ -171,7 +173,7 @@ class MemoryServices:
             raise WindowsError("OpenService", 1060, f"there is no service {name}")
         if name in self.disabled:
             raise WindowsError("StartService", 1058, "the service is disabled")
-        if name not in self.broken:
+        if name not in self.broken | self.short:
             self.states[name] = ServiceState.RUNNING
 
     def stop(self, name: str) -> None:
@@ -193,6 +195,10 @@ class MemoryServices:
     def wait_for(self, name: str, state: ServiceState, *, timeout: float) -> bool:
         """Compare at once."""
         return self.states.get(name, ServiceState.STOPPED) is state
+
+    def has_come_up(self, name: str, *, timeout: float) -> bool:
+        """Look at once."""
+        return self.states.get(name) is ServiceState.RUNNING or name in self.short
 
     def process_of(self, name: str) -> Optional[int]:
         """Return a number for one that runs."""

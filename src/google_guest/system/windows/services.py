@@ -13,7 +13,7 @@ if sys.platform == "win32":
     import ctypes
     import time
     import uuid
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from ctypes import wintypes
     from typing import Any, Optional
 
@@ -153,14 +153,22 @@ if sys.platform == "win32":
 
         def wait_for(self, name: str, state: ServiceState, *, timeout: float) -> bool:
             """Look at the state again and again."""
-            deadline = time.monotonic() + timeout
-            while True:
-                found = self.state(name)
-                if (ServiceState.STOPPED if found is None else found) is state:
-                    return True
-                if time.monotonic() >= deadline:
+            return _becomes_true(
+                lambda: (self.state(name) or ServiceState.STOPPED) is state, timeout
+            )
+
+        def has_come_up(self, name: str, *, timeout: float) -> bool:
+            """Look at the state and the exit code again and again."""
+
+            def is_up() -> bool:
+                status = _status(name)
+                if status is None:
                     return False
-                time.sleep(_POLL)
+                state = ServiceState(status.state)
+                ended_well = state is ServiceState.STOPPED and status.exit_code == 0
+                return state is ServiceState.RUNNING or ended_well
+
+            return _becomes_true(is_up, timeout)
 
         @staticmethod
         def _control(name: str, right: int, control: int) -> None:
@@ -172,6 +180,14 @@ if sys.platform == "win32":
                     "advapi32", "ControlService", ctypes.c_void_p, wintypes.DWORD, ctypes.c_void_p
                 )(handle, control, ctypes.byref(status)):
                     _raise_unless(_NOT_ACTIVE, "ControlService")
+
+    def _becomes_true(condition: Callable[[], bool], timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL)
+        return True
 
     def _set_properties(handle: int, definition: ServiceDefinition) -> Iterator[str]:
         """Set what goes beyond a service's basic properties; yield what Windows does not know."""

@@ -44,7 +44,7 @@ def test_held_lock_is_waited_for_with_a_message(machine: Machine) -> None:
     began = time.monotonic()
     first = process.stdout.readline()
     assert "googet.lock" in first
-    assert 4 < time.monotonic() - began < 8
+    assert 4 < time.monotonic() - began < 20, "a message comes after 5 s, on a busy machine later"
     lock.release()
     assert process.wait(timeout=10) == 0
 

@@ -297,6 +297,7 @@ def test_write_to_a_disks_scheduler_lands_in_the_captured_folder(bed: BedFactory
 def test_text_written_to_the_serial_port_comes_back(bed: BedFactory) -> None:
     guest = bed()
     guest.run("printf 'line one\\nline two\\n' >/dev/ttyS0")
+    guest.wait_until(lambda: "line two\n" in guest.serial(), 10, "both lines have come")
     assert guest.serial() == "line one\nline two\n"
 
 

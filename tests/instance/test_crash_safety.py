@@ -288,8 +288,7 @@ def test_two_hundred_kills_tear_no_file(courses: list[Course]) -> None:
 
 
 def test_the_kills_come_in_the_middle_of_the_work(courses: list[Course]) -> None:
-    # How many are in the middle depends on how busy the machine is.
-    assert sum(course.interrupted for course in courses) > ROUNDS / 4
+    assert sum(course.interrupted for course in courses) > ROUNDS / 2
 
 
 def test_after_kills_the_next_pass_brings_everything_in_line(courses: list[Course]) -> None:

@@ -26,6 +26,7 @@ from googet.web import TransportError
 from google_guest.records import record
 
 _FILE_NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|]+\.goo")
+_SIZE = re.compile(r"[1-9][0-9]{0,17}")
 _TYPES = {"index": "application/json", "index.gz": "application/gzip"}
 _MOST_PAGES = 10_000
 
@@ -111,10 +112,10 @@ class BucketRepository:
         for item in self._listed(prefix):
             name, size = str(item.get("name")), str(item.get("size"))
             rest = name[len(prefix) :]
-            if not rest.endswith(SUFFIX) or not size.isdigit() or size == "0":
+            if not rest.endswith(SUFFIX) or not _SIZE.fullmatch(size):
                 continue
             if _FILE_NAME.fullmatch(rest):
-                yield StoredObject(name, int(size[:18]), str(item.get("generation")))
+                yield StoredObject(name, int(size), str(item.get("generation")))
             else:
                 _logger.warning("%r is left out: no file can have this name", name)
 

@@ -16,6 +16,7 @@ from google_guest.system.windows import FileVersion, Windows
 KERNEL = r"C:\Windows\System32\ntoskrnl.exe"
 VERSION_KEY = r"SOFTWARE\Microsoft\Windows NT\CurrentVersion"
 _FIRST_BUILD_OF_11 = 22000
+_MOST_DIGITS = 10
 
 
 def windows_kernel(windows: Windows) -> KernelFacts:
@@ -37,7 +38,8 @@ def windows_os_release(windows: Windows) -> OsRelease:
 def _product_name(windows: Windows) -> str:
     name = windows.registry.text(VERSION_KEY, "ProductName") or "Windows"
     build = windows.registry.text(VERSION_KEY, "CurrentBuild") or ""
-    is_11 = build.isdigit() and int(build) >= _FIRST_BUILD_OF_11
+    is_number = build.isascii() and build.isdigit() and len(build) <= _MOST_DIGITS
+    is_11 = is_number and int(build) >= _FIRST_BUILD_OF_11
     return name.replace("Windows 10", "Windows 11", 1) if is_11 else name
 
 

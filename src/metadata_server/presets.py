@@ -51,7 +51,7 @@ def _live_migration(emulator: Emulator, options: Mapping[str, object]) -> None:
 
     def arrive() -> None:
         old = emulator.get(_DRIFT, "0")
-        token = int(old) + 1 if isinstance(old, (int, str)) and str(old).isdigit() else 1
+        token = int(old) + 1 if isinstance(old, (int, str)) and str(old).isdecimal() else 1
         with emulator.batch():
             emulator.set(_SCHEDULED, "NONE")
             emulator.set(_DRIFT, str(token))

@@ -297,7 +297,7 @@ class Service:
             name=self._leaf("instance", "name"),
             zone=self._leaf("instance", "zone").rpartition("/")[2],
             project_id=self._leaf("project", "project-id"),
-            project_number=int(number) if number.isdigit() else 0,
+            project_number=int(number) if number.isascii() and number.isdigit() else 0,
             licenses=_license_ids(licenses),
         )
 

@@ -52,6 +52,8 @@ def test_version_id_has_three_of_the_four_parts() -> None:
         ("Windows 10 Enterprise", "26100", "Windows 11 Enterprise"),
         ("Windows Server 2025 Datacenter", "26100", "Windows Server 2025 Datacenter"),
         ("Windows 10 Pro", "unknown", "Windows 10 Pro"),
+        ("Windows 10 Pro", "\N{SUPERSCRIPT TWO}2000", "Windows 10 Pro"),
+        ("Windows 10 Pro", "9" * 5000, "Windows 10 Pro"),
     ],
 )
 def test_windows_11_is_called_so(name: str, build: str, shown: str) -> None:

@@ -25,6 +25,7 @@ class Bucket:
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.objects: dict[str, bytes] = {}
+        self.sizes: dict[str, str] = {}
         self.generation = 1
         self.reads: list[str] = []
         origin.page("/storage/v1/b/b/o", self._list)
@@ -49,7 +50,11 @@ class Bucket:
         start = int(query.get("pageToken", 0))
         page: dict[str, object] = {
             "items": [
-                {"name": name, "size": str(len(self.objects[name])), "generation": self.generation}
+                {
+                    "name": name,
+                    "size": self.sizes.get(name, str(len(self.objects[name]))),
+                    "generation": self.generation,
+                }
                 for name in names[start : start + 1]
             ]
         }
@@ -133,6 +138,17 @@ def test_name_that_no_file_can_have_is_left_out(
     repository(bucket, tmp_path / "m", "", Layout()).refresh()
     assert list((tmp_path / "m" / "packages").iterdir()) == []
     assert "no file can have this name" in caplog.text
+
+
+@pytest.mark.parametrize("size", ["0", "", "-1", "\N{SUPERSCRIPT TWO}", "9" * 5000, "1.5", "None"])
+def test_object_whose_size_is_none_is_left_out(
+    bucket: Bucket, tmp_path: Path, goo: bytes, size: str
+) -> None:
+    bucket.put("packages/a.goo", goo)
+    bucket.put("packages/b.goo", goo)
+    bucket.sizes["packages/a.goo"] = size
+    repository(bucket, tmp_path / "m", "", Layout()).refresh()
+    assert [path.name for path in (tmp_path / "m" / "packages").iterdir()] == ["b.goo"]
 
 
 @pytest.mark.parametrize("prefix", ["", "x"])

@@ -1,0 +1,1 @@
+"""OS Login: Google identities as accounts of this machine."""

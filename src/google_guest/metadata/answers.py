@@ -55,7 +55,9 @@ def request_target(path: str, query: Optional[Mapping[str, str]] = None) -> str:
     ]
     slash = "/" if segments and relative.endswith("/") else ""
     target = API + "/".join(segments) + slash
-    return f"{target}?{urlencode(query, errors='replace')}" if query else target
+    if not query:
+        return target
+    return f"{target}?{urlencode(query, errors='replace', quote_via=quote)}"
 
 
 def named(path: str) -> str:

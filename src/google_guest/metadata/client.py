@@ -89,9 +89,13 @@ class MetadataClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Optional[Callable[[float], None]] = None,
         jitter: Optional[Callable[[], float]] = None,
+        connect_timeout: float = _CONNECT_TIMEOUT,
+        redirects: int = _MOST_REDIRECTS,
     ) -> None:
         """Choose the endpoint: the argument, ``GCE_METADATA_HOST`` of ``environ``, or GCE's own.
 
+        ``connect_timeout`` (seconds) bounds one attempt to connect; ``redirects`` is how many a
+        request follows, all of them to the same server.
         ``clock``, ``sleep`` and ``jitter`` (a number from 0 to 1) pace the retries; deadlines of
         single requests always follow the real clock. Raises ``MetadataError`` if the endpoint
         cannot be understood.
@@ -100,6 +104,8 @@ class MetadataClient:
         if named and named.strip():
             candidates = (parse_endpoint(named),)
         self.clock = clock
+        self._connect_timeout = connect_timeout
+        self._redirects = redirects
         self._interrupt = Interrupt()
         self._sleep = sleep or self._interrupt.sleep
         self.jitter = jitter or random_fraction
@@ -231,6 +237,10 @@ class MetadataClient:
         """Send one request that carries ``headers``; its answer does not matter."""
         self.request("GET", "", headers=headers)
 
+    def oslogin_certificates(self) -> object:
+        """Return the JSON document that lists OS Login's certificate authorities."""
+        return self.get_json("oslogin/certificates", recursive=False, budget=10.0)
+
     def request(
         self,
         method: str,
@@ -251,14 +261,14 @@ class MetadataClient:
             raise BadRequest(f"{named(path)}: a header has characters that headers cannot have")
         target = request_target(path, query)
         deadline = time.monotonic() + timeout
-        for _ in range(_MOST_REDIRECTS + 1):
+        for _ in range(self._redirects + 1):
             request = Request(method, target, fields, body)
             response, endpoint = self._attempt(request, deadline)
             if not is_redirect(response):
                 check_status(response, path)
                 return response
             target = redirect_target(response, endpoint, path)
-        raise BadRedirect(f"{named(path)}: more than {_MOST_REDIRECTS} redirects")
+        raise BadRedirect(f"{named(path)}: more than {self._redirects} redirects")
 
     def sleep(self, seconds: float) -> None:
         """Pause; raise ``Cancelled`` as soon as the client is cancelled."""
@@ -322,7 +332,7 @@ class MetadataClient:
             share = max(0.0, deadline - now) / (len(order) - position)
             try:
                 response = self._ask(
-                    endpoint, request, now + min(_CONNECT_TIMEOUT, share), deadline
+                    endpoint, request, now + min(self._connect_timeout, share), deadline
                 )
                 check_genuine(response, endpoint)
             except ConnectFailed as error:

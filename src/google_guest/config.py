@@ -148,6 +148,8 @@ class OsLoginSection(Section):
     """[OSLogin]: OS Login."""
 
     cert_authentication: bool = True
+    userdb_provider: str = "auto"
+    """``auto``, ``true`` or ``false``."""
 
 
 @record

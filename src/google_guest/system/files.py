@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import ClassVar, Optional
 
@@ -182,6 +183,54 @@ class Files:
         finally:
             os.close(directory)
 
+    def rewrite(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Replace what ``path`` leads to, links followed, and keep owner, mode and attributes.
+
+        ``mode`` is for a file that is not there yet.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        target = self.resolved(path)
+        try:
+            facts = os.stat(target)
+        except FileNotFoundError:
+            self.write_atomic(path, data, mode=mode)
+            return
+        parent, name = os.path.split(target)
+        directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._remove_leftovers(directory, name)
+            temporary = f".{name}{TEMPORARY_INFIX}{os.urandom(6).hex()}"
+            try:
+                self._write_new(
+                    directory,
+                    temporary,
+                    data,
+                    mode=stat.S_IMODE(facts.st_mode),
+                    uid=facts.st_uid,
+                    gid=facts.st_gid,
+                )
+                _copy_attributes(target, f"{parent}/{temporary}")
+                os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            except BaseException:
+                _unlink_quietly(directory, temporary)
+                raise
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def set_access(self, path: str, *, mode: int, uid: int = 0, gid: int = 0) -> None:
+        """Give what ``path`` leads to this mode and owner."""
+        self._own(self.resolved(path), mode, uid, gid)
+
+    def lstat(self, path: str) -> Optional[os.stat_result]:
+        """Return the facts of ``path`` itself, a final link not followed, or None."""
+        try:
+            return os.lstat(self.host_path(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def _write_new(
         self, directory: int, name: str, data: bytes, *, mode: int, uid: int, gid: int
     ) -> None:
@@ -205,6 +254,20 @@ class Files:
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
+
+    def remove_flat_directory(self, path: str) -> None:
+        """Remove a directory and the files in it; a link at ``path`` is left alone.
+
+        Raises:
+            OSError: it holds a folder, or cannot be removed.
+        """
+        facts = self.lstat(path)
+        if facts is None or not stat.S_ISDIR(facts.st_mode):
+            return
+        target = self.host_path(path)
+        for name in os.listdir(target):
+            os.unlink(os.path.join(target, name))
+        os.rmdir(target)
 
     def rename(self, source: str, target: str) -> None:
         """Rename within one directory tree and sync the target's directory."""
@@ -235,6 +298,22 @@ class Files:
         for entry in os.listdir(directory):
             if entry.startswith(prefix):
                 _unlink_quietly(directory, entry)
+
+
+def _copy_attributes(source: str, target: str) -> None:
+    """Copy extended attributes (SELinux labels, ACLs) where the file system has some."""
+    if sys.platform != "linux":
+        return
+    try:
+        names = os.listxattr(source)
+    except OSError:
+        return
+    for name in names:
+        try:
+            os.setxattr(target, name, os.getxattr(source, name))
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA):
+                raise
 
 
 def _unlink_quietly(directory: int, name: str) -> None:

@@ -8,7 +8,7 @@ file and nothing else. It imports nothing, for the helpers that sshd starts at e
 from __future__ import annotations
 
 CACHE_FOLDER = "/etc/oslogin"
-"""root, 0755. Below /etc because it is there in early boot and readable in every security domain."""
+"""root, 0755. Below /etc: there in early boot, and readable in every security domain."""
 CACHE_FILE = "/etc/oslogin/identity.v1.cache"
 """root, 0644: names, numbers, homes and groups, for the name service (identity_cache.py)."""
 

@@ -22,10 +22,14 @@ struct caller {
 
 /* Where a thread's enumeration is: behind this name; empty before the first. */
 struct cursor {
-    size_t length;
+    unsigned char length;
     char name[GROUP_NAME_LIMIT + 1];
 };
 
+/*
+ * In the memory that each thread has from its start (initial-exec): the general model would allocate
+ * at the first use, inside of the call.
+ */
 static _Thread_local struct cursor user_cursor, group_cursor;
 
 /* The service itself, and what it starts, must never ask the service. */
@@ -153,7 +157,7 @@ static struct key key_of_cursor(const struct cursor *cursor)
 
 static void advance(struct cursor *cursor, const char *name)
 {
-    cursor->length = strnlen(name, GROUP_NAME_LIMIT);
+    cursor->length = (unsigned char)strnlen(name, GROUP_NAME_LIMIT);
     memcpy(cursor->name, name, cursor->length);
 }
 

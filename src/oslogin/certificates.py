@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from typing import Optional
 
 from google_guest.errors import GuestError
 from google_guest.records import record
@@ -116,6 +117,14 @@ def parse(text: str) -> Certificate:
     if not fields.is_empty:
         raise BadCertificate("the certificate has something behind its signature")
     return Certificate(key_type, principals, fingerprint)
+
+
+def read(text: str) -> Optional[Certificate]:
+    """Return what ``parse`` does, or None for what is no certificate."""
+    try:
+        return parse(text)
+    except BadCertificate:
+        return None
 
 
 def _plain_key(key_type: str, fields: _Fields) -> Certificate:

@@ -54,6 +54,9 @@ class MetadataChannel(Protocol):
     def report(self, headers: Mapping[str, str]) -> None:
         """Send one request that carries ``headers`` and whose answer does not matter."""
 
+    def oslogin_certificates(self) -> object:
+        """Return the JSON document that lists OS Login's certificate authorities."""
+
 
 class NetworkMonitor(Protocol):
     """A subscription to news of the kernel's network; a rtnetlink ``RouteMonitor`` is one."""

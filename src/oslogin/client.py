@@ -26,6 +26,10 @@ class Unreachable(Exception):
     """The daemon is not there, does not answer in time, or answers nonsense."""
 
 
+class NotThere(Unreachable):
+    """Nobody listens: the daemon is not installed, or OS Login is off."""
+
+
 def ask(
     path: str,
     request: protocol.Message,
@@ -48,7 +52,7 @@ def ask(
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         connection.settimeout(seconds)
-        connection.connect(path)
+        _connect(connection, path)
         if _peer_uid(connection) != owner:
             raise Unreachable(f"{path} does not belong to the OS Login daemon")
         connection.sendall(data, getattr(_socket, "MSG_NOSIGNAL", 0))
@@ -66,6 +70,13 @@ def ask(
         raise Unreachable(f"no answer from the OS Login daemon: {error}") from error
     finally:
         connection.close()
+
+
+def _connect(connection: _socket.socket, path: str) -> None:
+    try:
+        connection.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise NotThere(f"the OS Login daemon does not run: {error}") from error
 
 
 def _receive(

@@ -29,6 +29,7 @@ def _linux_features() -> tuple[Feature, ...]:
         io_scheduler,
         local_ssd,
         multiqueue,
+        oslogin,
         overcommit,
     )
 
@@ -38,6 +39,7 @@ def _linux_features() -> tuple[Feature, ...]:
         io_scheduler.FEATURE,
         forwarded_addresses.FEATURE,
         accounts.FEATURE,
+        oslogin.FEATURE,
         first_boot.FEATURE,
         overcommit.FEATURE,
         clock.FEATURE,

@@ -70,7 +70,7 @@ def restarts(system: System, kinds: frozenset[str]) -> tuple[Change, ...]:
     """Return what makes services see the changed files, and forgets that it was due."""
     changes: list[Change] = []
     if NAMES in kinds:
-        groups = list(_OPTIONAL)
+        groups: list[tuple[str, ...]] = list(_OPTIONAL)
         if not _rereads_nsswitch():
             groups.append(("systemd-logind.service",))
         for group in groups:

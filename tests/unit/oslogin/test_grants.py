@@ -13,6 +13,7 @@ from typing import Optional
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.tiers import in_ci
 
 from google_guest.errors import GuestError
 from oslogin import grants
@@ -80,9 +81,10 @@ def test_the_rule_names_the_user_by_uid() -> None:
     assert lines == ["# OS Login user: ALL", f"#{UID} ALL=(ALL) NOPASSWD: ALL"]
 
 
-@pytest.mark.skipif(shutil.which("visudo") is None, reason="visudo is not installed")
-@pytest.mark.parametrize("user", ["alice", "john.doe", "ALL", "README", "-_.x"[1:]])
+@pytest.mark.parametrize("user", ["alice", "john.doe", "ALL", "README", "_.x"])
 def test_visudo_accepts_the_rule(tmp_path: Path, user: str) -> None:
+    if shutil.which("visudo") is None:
+        (pytest.fail if in_ci() else pytest.skip)("visudo is not installed: package sudo")
     path = tmp_path / "rule"
     path.write_text(sudoers_text(user, UID))
     path.chmod(0o440)

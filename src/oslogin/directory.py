@@ -24,6 +24,7 @@ from urllib.parse import quote
 from google_guest.errors import GuestError
 from google_guest.metadata.errors import (
     BadRequest,
+    Cancelled,
     MetadataError,
     NotFound,
     ServerError,
@@ -75,7 +76,8 @@ class Disabled(GuestError):
 
 @record
 class Nobody:
-    """An authoritative no; ``status`` 404 is worth asking again sooner than 400."""
+    """There is none: by the server's word (``status`` 404 or 400), or because its answer cannot be
+    used (0), which says nothing about whether the user or group exists."""
 
     status: int = 404
 
@@ -154,13 +156,19 @@ class Directory:
         breaker: Optional[Breaker] = None,
         clock: Callable[[], float] = time.monotonic,
         on_answer: Callable[[], None] = lambda: None,
+        on_failure: Callable[[Exception], None] = lambda error: None,
     ) -> None:
-        """Ask through ``client``; ``on_answer`` is called for each answer of the server's own."""
+        """Ask through ``client``.
+
+        ``on_answer`` is called for each answer that says something, ``on_failure`` for each
+        attempt that brought none.
+        """
         self._client = client
         self._cloud_run = cloud_run
         self._breaker = breaker
         self._clock = clock
         self._on_answer = on_answer
+        self._on_failure = on_failure
 
     # One user
 
@@ -195,7 +203,7 @@ class Directory:
             return Nobody(refused.status)
         except InvalidIdentity as error:
             log.warning("user %s: %s", name if name is not None else uid, error)
-            return Nobody()
+            return Nobody(0)
 
     # Groups
 
@@ -224,7 +232,7 @@ class Directory:
             return Nobody(refused.status)
         except InvalidIdentity as error:
             log.warning("group %s: %s", name if name is not None else gid, error)
-            return Nobody()
+            return Nobody(0)
         return Group(found.name, found.gid, self.members_of(found.name, deadline=deadline))
 
     def groups_of(self, email: str, *, deadline: float) -> tuple[Group, ...]:
@@ -379,6 +387,8 @@ class Directory:
                 breaker.answered()
             if isinstance(error, (NotFound, BadRequest)):
                 self._on_answer()
+            elif not isinstance(error, Cancelled):
+                self._on_failure(error)
             raise
         if breaker is not None:
             breaker.answered()

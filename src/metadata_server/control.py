@@ -16,7 +16,7 @@ import hmac
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from metadata_server import tokens
@@ -213,6 +213,46 @@ def _remove_fault(emulator: Emulator, arguments: Arguments) -> None:
     raise KeyError(f"fault {number}")
 
 
+def _oslogin_user(emulator: Emulator, arguments: Arguments) -> None:
+    settings = {key: value for key, value in arguments.items() if key != "username"}
+    username = _text(arguments, "username")
+    try:
+        emulator.oslogin.change_user(username, **settings)
+    except KeyError:
+        uid = settings.pop("uid", None)
+        if isinstance(uid, bool) or not isinstance(uid, (int, str)):
+            raise ValueError("a new user needs a uid") from None
+        emulator.oslogin.add_user(username, uid, **settings)
+
+
+def _oslogin_group(emulator: Emulator, arguments: Arguments) -> None:
+    members, gid = arguments.get("members", ()), arguments.get("gid")
+    if not isinstance(members, (list, tuple)):
+        raise ValueError("the argument members is a list")
+    if isinstance(gid, bool) or not isinstance(gid, (int, str)):
+        raise ValueError("the argument gid is a number")
+    emulator.oslogin.add_group(_text(arguments, "name"), gid, [str(name) for name in members])
+
+
+def _oslogin_remove_user(emulator: Emulator, arguments: Arguments) -> None:
+    emulator.oslogin.remove_user(_text(arguments, "username"))
+
+
+def _oslogin_remove_group(emulator: Emulator, arguments: Arguments) -> None:
+    emulator.oslogin.remove_group(_text(arguments, "name"))
+
+
+def _oslogin_enabled(emulator: Emulator, arguments: Arguments) -> None:
+    enabled = arguments.get("enabled")
+    if enabled is not None and not isinstance(enabled, bool):
+        raise ValueError("the argument enabled is true, false or null")
+    emulator.oslogin.enabled = enabled
+
+
+def _oslogin_answers(emulator: Emulator, arguments: Arguments) -> None:
+    emulator.oslogin.answers = _object(arguments, "answers")
+
+
 def _preset(emulator: Emulator, arguments: Arguments) -> None:
     options = {key: value for key, value in arguments.items() if key != "name"}
     emulator.preset(_text(arguments, "name"), **options)
@@ -240,6 +280,12 @@ CALLS: dict[str, Call] = {
     ),
     "offline": lambda emulator, a: emulator.offline(_optional_number(a, "seconds")),
     "online": lambda emulator, _: emulator.online(),
+    "oslogin_answers": _oslogin_answers,
+    "oslogin_enabled": _oslogin_enabled,
+    "oslogin_group": _oslogin_group,
+    "oslogin_remove_group": _oslogin_remove_group,
+    "oslogin_remove_user": _oslogin_remove_user,
+    "oslogin_user": _oslogin_user,
     "preset": _preset,
     "public_keys": lambda emulator, _: tokens.public_keys(),
     "remove_fault": _remove_fault,
@@ -440,6 +486,28 @@ class ControlClient:
 
     def set_oslogin(self, document: Mapping[str, object]) -> None:
         self.call("set_oslogin", {"document": document})
+
+    def oslogin_user(self, username: str, **settings: object) -> None:
+        """Change these settings of a user (fields of ``oslogin.User``); a new one needs a uid."""
+        self.call("oslogin_user", {"username": username, **settings})
+
+    def oslogin_remove_user(self, username: str) -> None:
+        self.call("oslogin_remove_user", {"username": username})
+
+    def oslogin_group(self, name: str, gid: Union[int, str], members: Sequence[str] = ()) -> None:
+        """Add a group, or replace the one of this name."""
+        self.call("oslogin_group", {"name": name, "gid": gid, "members": list(members)})
+
+    def oslogin_remove_group(self, name: str) -> None:
+        self.call("oslogin_remove_group", {"name": name})
+
+    def oslogin_enabled(self, enabled: Optional[bool]) -> None:
+        """Answer (True), answer 404 to everything (False), or follow the attribute (None)."""
+        self.call("oslogin_enabled", {"enabled": enabled})
+
+    def oslogin_answers(self, answers: Mapping[str, object]) -> None:
+        """Serve these documents whatever is asked: first name of the path to document."""
+        self.call("oslogin_answers", {"answers": answers})
 
     def limit_guest_attributes(self, per_second: Optional[float]) -> None:
         self.call("limit_guest_attributes", {"per_second": per_second})

@@ -30,6 +30,7 @@ _NAME = re.compile(r"[a-zA-Z0-9._][a-zA-Z0-9._-]{0,31}")
 _PAGE_LIMIT = 5000
 _SESSIONS_KEPT = 1000
 _ATTEMPTS = 5
+_SETTINGS = frozenset({"users", "groups", "certificates", "enabled", "page_size", "answers"})
 
 Number = Union[int, str]
 Reply = tuple[int, object]
@@ -56,12 +57,14 @@ class Key:
 class Challenge:
     """A second factor: accepted when the credential is the expected one.
 
-    AUTHZEN carries no credential: ``approved`` says what the owner of the phone does.
+    AUTHZEN carries no credential: ``approved`` says what the owner of the phone does.  ``reason``,
+    when given, is the text of a rejection.
     """
 
     type: str
     credential: str = ""
     approved: bool = True
+    reason: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ class User:
 
     ``gid`` defaults to the uid, ``email`` to ``<username>@example.com``.  ``fingerprints`` limits
     which certificates may log in.  ``profile``, when given, is served in place of the login profile
-    derived from the other fields: for answers the service should never give.
+    derived from the other fields, ``session`` in place of the answer to the start of a session and
+    ``continuation`` in place of the answer to all that follows in it: for answers the service
+    should never give.
     """
 
     username: str
@@ -86,6 +91,8 @@ class User:
     fingerprints: Optional[tuple[str, ...]] = None
     challenges: tuple[Challenge, ...] = ()
     profile: Optional[Mapping[str, object]] = None
+    session: Optional[object] = None
+    continuation: Optional[object] = None
 
     @property
     def address(self) -> str:
@@ -150,12 +157,15 @@ class Directory:
     """The users, groups and settings that OS Login serves.  Methods may be called from any thread.
 
     ``enabled`` None follows the attribute ``enable-oslogin``.  ``page_size`` bounds the pages whose
-    size the client does not choose.
+    size the client does not choose.  ``answers`` maps the first name of a path below ``oslogin/``
+    (``users``, ``groups``, ``authorize``, ``certificates``, ``authenticate``) to a document that is
+    served for all its requests, whatever it is.
     """
 
     enabled: Optional[bool] = None
     certificates: tuple[str, ...] = ()
     page_size: int = 2048
+    answers: Mapping[str, object] = field(default_factory=dict)
     _users: list[User] = field(default_factory=list)
     _groups: list[Group] = field(default_factory=list)
     _sessions: dict[str, _Session] = field(default_factory=dict)
@@ -170,6 +180,17 @@ class Directory:
         with self._lock:
             self._users = [known for known in self._users if known.username != username]
             self._users.append(user)
+        return user
+
+    def change_user(self, username: str, **settings: object) -> User:
+        """Change some settings of a user; raises KeyError if there is none of this name."""
+        with self._lock:
+            known = next((user for user in self._users if user.username == username), None)
+            if known is None:
+                raise KeyError(f"user {username}")
+            document = {one.name: getattr(known, one.name) for one in fields(User)}
+            user = user_from_document({**document, **settings})
+            self._users[self._users.index(known)] = user
         return user
 
     def remove_user(self, username: str) -> None:
@@ -190,8 +211,9 @@ class Directory:
 
     def load(self, document: Mapping[str, object]) -> None:
         """Replace everything by a document: ``users``, ``groups``, ``certificates``, ``enabled``,
-        ``page_size``, each optional.  Raises ValueError for what it does not understand."""
-        unknown = set(document) - {"users", "groups", "certificates", "enabled", "page_size"}
+        ``page_size``, ``answers``, each optional.  Raises ValueError for what it does not
+        understand."""
+        unknown = set(document) - _SETTINGS
         if unknown:
             raise ValueError(f"unknown OS Login settings: {', '.join(sorted(unknown))}")
         users = [user_from_document(entry) for entry in _objects(document.get("users"))]
@@ -203,7 +225,11 @@ class Directory:
         page_size = document.get("page_size", 2048)
         if not isinstance(page_size, int) or page_size < 1:
             raise ValueError("page_size is a positive number")
+        answers = document.get("answers", {})
+        if not isinstance(answers, Mapping):
+            raise ValueError("answers is an object")
         with self._lock:
+            self.answers = dict(answers)
             self._users, self._groups = users, groups
             self.certificates = _texts(document.get("certificates"))
             self.enabled = None if enabled is None else bool(enabled)
@@ -218,6 +244,8 @@ class Directory:
         """Status and JSON document (or the reason of an error) for a path below ``oslogin/``."""
         try:
             with self._lock:
+                if path[0] in self.answers:
+                    return 200, self.answers[path[0]]
                 if path[0] == "authenticate":
                     return self._authenticate(method, path[1:], body)
                 if len(path) != 1 or path[0] not in (
@@ -353,6 +381,8 @@ class Directory:
         user = self._user_with_email(request["email"])
         if user is None:
             raise _NotFound
+        if user.session is not None:
+            return user.session
         offered = [challenge for challenge in user.challenges if challenge.type in supported]
         if not offered:
             return {"status": "NO_AVAILABLE_CHALLENGES"}
@@ -364,6 +394,9 @@ class Directory:
         return session.state(session_id, "CHALLENGE_REQUIRED")
 
     def _continue(self, session_id: str, request: Mapping[str, object]) -> object:
+        user = self._user_with_email(request.get("email"))
+        if user is not None and user.continuation is not None:
+            return user.continuation
         session = self._sessions.get(session_id)
         if session is None:
             raise _NotFound
@@ -398,6 +431,8 @@ class Directory:
         else:
             accepted = isinstance(credential, str) and credential == challenge.credential
             reason = "The code is wrong."
+        if challenge.reason is not None:
+            reason = challenge.reason
         if accepted:
             del self._sessions[session_id]
             return {"status": "AUTHENTICATED", "sessionId": session_id}
@@ -441,8 +476,12 @@ def _challenge(value: object) -> Challenge:
     if isinstance(value, Challenge):
         return value
     if isinstance(value, Mapping):
+        reason = value.get("reason")
         return Challenge(
-            str(value["type"]), str(value.get("credential", "")), bool(value.get("approved", True))
+            str(value["type"]),
+            str(value.get("credential", "")),
+            bool(value.get("approved", True)),
+            None if reason is None else str(reason),
         )
     raise ValueError("a challenge is an object with type and credential")
 

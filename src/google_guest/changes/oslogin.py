@@ -198,7 +198,7 @@ class EnsureDirectory(Change):
 
 @record
 class RemoveDirectory(Change):
-    """Remove a directory of ours with the files in it; folders in it are not ours and stay."""
+    """Remove a directory of ours with the files in it, but for the package's README."""
 
     needs_live_system: ClassVar[bool] = False
 
@@ -215,7 +215,7 @@ class RemoveDirectory(Change):
 
     def apply(self, system: System) -> None:
         """Remove it."""
-        system.files.remove_flat_directory(self.path)
+        system.files.remove_flat_directory(self.path, keep="README")
 
 
 @record

@@ -255,8 +255,10 @@ class Files:
             return False
         return True
 
-    def remove_flat_directory(self, path: str) -> None:
-        """Remove a directory and the files in it; a link at ``path`` is left alone.
+    def remove_flat_directory(self, path: str, *, keep: str = "") -> None:
+        """Remove the files in a directory but ``keep``, and the directory if it is empty then.
+
+        A link at ``path`` is left alone.
 
         Raises:
             OSError: it holds a folder, or cannot be removed.
@@ -265,9 +267,12 @@ class Files:
         if facts is None or not stat.S_ISDIR(facts.st_mode):
             return
         target = self.host_path(path)
-        for name in os.listdir(target):
-            os.unlink(os.path.join(target, name))
-        os.rmdir(target)
+        names = os.listdir(target)
+        for name in names:
+            if name != keep:
+                os.unlink(os.path.join(target, name))
+        if keep not in names:
+            os.rmdir(target)
 
     def rename(self, source: str, target: str) -> None:
         """Rename within one directory tree and sync the target's directory."""

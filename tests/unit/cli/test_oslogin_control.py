@@ -8,6 +8,10 @@ import pytest
 
 from google_guest.cli import oslogin_control
 from google_guest.cli.oslogin_control import Arguments, main, parse
+from google_guest.config import Config
+from google_guest.errors import GuestError
+from google_guest.features import Inputs
+from google_guest.metadata.tree import parse_metadata
 from google_guest.system import System
 
 FILES = {
@@ -35,9 +39,11 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     for path in PARTS:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch(mode=0o755)
-    # Nobody answers there: no metadata.
-    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")
-    monkeypatch.setattr(oslogin_control, "_BUDGET", 0.0)
+
+    def no_answer(*_: object) -> Inputs:
+        raise GuestError("the metadata server does not answer")
+
+    monkeypatch.setattr(oslogin_control, "_inputs", no_answer)
     return System(root=tmp_path)
 
 
@@ -125,3 +131,33 @@ def test_activate_needs_every_part(system: System, capsys: pytest.CaptureFixture
     assert main(["activate", "--force"], system=system) == 1
     assert "OS Login not installed" in capsys.readouterr().err
     assert files(system) == FILES
+
+
+def metadata_says(
+    system: System, monkeypatch: pytest.MonkeyPatch, attributes: dict[str, str]
+) -> None:
+    metadata = parse_metadata({"instance": {"id": 1, "attributes": attributes}})
+    found = Inputs(metadata, Config(), system, 1.9e9)
+    monkeypatch.setattr(oslogin_control, "_inputs", lambda *_: found)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"enable-oslogin": "false"}])
+def test_activate_refuses_what_metadata_does_not_want(
+    system: System,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    attributes: dict[str, str],
+) -> None:
+    metadata_says(system, monkeypatch, attributes)
+    assert main(["activate"], system=system) == 1
+    assert "enable-oslogin" in capsys.readouterr().err
+    assert files(system) == FILES
+    assert main(["activate", "--force"], system=system) == 0
+
+
+def test_activate_follows_the_switches_of_metadata(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata_says(system, monkeypatch, {"enable-oslogin": "true", "enable-oslogin-sk": "true"})
+    assert main(["activate"], system=system) == 0
+    assert "google_authorized_keys_sk" in files(system)["etc/ssh/sshd_config"]

@@ -164,8 +164,10 @@ def plan_off(system: System, *, thorough: bool = False) -> Plan:
     changes += [RemoveFile(path) for path in gone if system.files.exists(path)]
     if thorough:
         for directory in DIRECTORIES:
-            if system.files.exists(directory):
-                changes.append(RemoveDirectory(directory))
+            # A package's empty folder with its README is nothing that we made.
+            if set(system.files.list_directory(directory)) != {"README"}:
+                if system.files.exists(directory):
+                    changes.append(RemoveDirectory(directory))
     return Plan(tuple(changes))
 
 

@@ -94,6 +94,39 @@ def test_clang_has_no_complaint(tmp_path: Path) -> None:
     subprocess.run([*command, *sources, "-o", str(tmp_path / "object")], check=True)
 
 
+FREEBSD = """
+#include <sys/types.h>
+typedef struct {
+    const char *database, *name;
+    int (*method)(void *, void *, __builtin_va_list);
+    void *mdata;
+} ns_mtab;
+typedef void (*nss_module_unregister_fn)(ns_mtab *, unsigned int);
+#define NSS_METHOD_PROTOTYPE(name) int name(void *, void *, __builtin_va_list)
+#define NSDB_PASSWD "passwd"
+#define NSDB_GROUP "group"
+ns_mtab *nss_module_register(const char *, unsigned int *, nss_module_unregister_fn *);
+int issetugid(void);
+int getpeereid(int, uid_t *, gid_t *);
+"""
+
+
+def test_freebsd_gets_a_table_of_both_databases(tmp_path: Path) -> None:
+    """With declarations as in FreeBSD's nsswitch.h and unistd.h; the code after them is ours."""
+    (tmp_path / "nsswitch.h").write_text("")
+    (tmp_path / "declared.h").write_text(FREEBSD)
+    sources = [str(path) for path in sorted(SOURCE.glob("*.c"))]
+    command = [need("gcc"), *WARNINGS, "-fsyntax-only", "-D__FreeBSD__", f"-I{tmp_path}"]
+    subprocess.run([*command, "-include", str(tmp_path / "declared.h"), *sources], check=True)
+    text = (SOURCE / "freebsd.inc").read_text()
+    listed = set(re.findall(r"METHOD\((NSDB_\w+), prefix, (\w+)\)", text))
+    assert {(database, name) for database, name in listed} == {
+        ("NSDB_PASSWD" if "pw" in one else "NSDB_GROUP", one)
+        for one in FUNCTIONS
+        if one != "initgroups_dyn"
+    }
+
+
 def test_valgrind_finds_nothing(
     build: Callable[[str], Path], cache: Callable[[bytes], None]
 ) -> None:

@@ -60,7 +60,7 @@ repo-goo: goo ## a repository of the Windows packages (GUEST_REPO_KEY signs its 
 	$(PYTHON) tools/repo-goo --replace $(GOOS)
 
 check-packages: deb goo ## what is in the packages, and lintian
-	$(PYTHON) tools/check-artifacts dist/*_$$(cat VERSION)-1_all.deb
+	$(PYTHON) tools/check-artifacts dist/*_$$(cat VERSION)-1_*.deb
 	$(PYTHON) tools/check-artifacts $(GOOS)
 	tools/check-lintian
 

@@ -26,7 +26,7 @@ def next_versions(debs: GuestDebs, folder: Path) -> list[Path]:
         subprocess.run(["dpkg-deb", "-R", deb, tree], check=True)
         control = tree / "DEBIAN" / "control"
         control.write_text(control.read_text().replace(f"{version()}-1", f"{version()}-2"))
-        made.append(folder / deb.name.replace("-1_all", "-2_all"))
+        made.append(folder / deb.name.replace("-1_", "-2_"))
         command = ["dpkg-deb", "--root-owner-group", "-b", tree, made[-1]]
         subprocess.run(command, check=True, capture_output=True)
     return made

@@ -17,6 +17,7 @@ from support.commands import run_command
 SOURCE_TREE = Path(__file__).resolve().parents[2]
 LIBRARY = "python3-google-guest"
 AGENT = "google-guest-agent"
+OSLOGIN = "google-compute-engine-oslogin"
 
 _BUILD_TIMEOUT = 600.0
 

@@ -46,7 +46,10 @@ def guest(booted: Bed) -> Iterator[Bed]:
     before = contents(booted)
     yield booted
     booted.mds.set(SWITCH, "FALSE")
-    booted.wait_until(lambda: contents(booted) == before, what="everything is set back")
+    booted.wait_until(
+        lambda: contents(booted) == before and not booted.path(CA_FILE).exists(),
+        what="everything is set back",
+    )
 
 
 def contents(guest: Bed) -> Mapping[str, bytes]:
@@ -73,7 +76,8 @@ def sign(authority: Key, key: Key, user: str) -> None:
     option = f"extension:fingerprint@google.com={FINGERPRINT}"
     run_command(
         ["ssh-keygen", "-q", "-s", str(authority.private), "-I", "id", "-n", user]
-        + ["-O", option, str(public)]
+        + ["-O", option, str(public)],
+        purpose="sign a key",
     )
 
 
@@ -110,8 +114,9 @@ def test_a_second_pass_writes_and_restarts_nothing(guest: Bed) -> None:
     started = guest.unit_property("ssh.service", "StateChangeTimestampMonotonic")
     inodes = [guest.path(path).stat().st_ino for path in EDITED]
     lines = len(agent_service.log_lines(guest))
-    guest.run(["systemctl", "reload", "google-guest-agent.service"])
-    time.sleep(2)
+    for _ in range(2):
+        guest.run(["systemctl", "reload", "google-guest-agent.service"])
+        time.sleep(1)
     assert [guest.path(path).stat().st_ino for path in EDITED] == inodes
     assert guest.unit_property("ssh.service", "StateChangeTimestampMonotonic") == started
     later = [line.text for line in agent_service.log_lines(guest, after=lines)]

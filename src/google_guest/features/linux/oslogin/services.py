@@ -99,6 +99,9 @@ def start(system: System, *, userdb: bool) -> tuple[Change, ...]:
     missing = tuple(unit for unit in wanted if states.get(unit) is False)
     changes: list[Change] = []
     if missing:
+        if states.get(SERVICE) and any(unit.endswith(".socket") for unit in missing):
+            # systemd opens no socket of a running service; the sockets start it again.
+            changes.append(ControlUnits(("stop",), (SERVICE,), optional=True))
         changes.append(ControlUnits(("start",), missing))
     if not userdb and states.get(USERDB_SOCKET):
         changes.append(ControlUnits(("stop",), (USERDB_SOCKET,), optional=True))

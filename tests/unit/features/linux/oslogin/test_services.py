@@ -64,6 +64,14 @@ def test_nothing_is_started_twice(system: System) -> None:
     assert services.start(system, userdb=False) == ()
 
 
+def test_a_running_service_makes_way_for_a_new_socket(system: System) -> None:
+    ACTIVE.update((*services.SOCKETS, services.PATH_UNIT, services.SERVICE))
+    assert shown(services.start(system, userdb=True)) == [
+        f"stop {services.SERVICE}",
+        f"start {services.USERDB_SOCKET}",
+    ]
+
+
 def test_the_user_database_follows_its_setting(system: System) -> None:
     ACTIVE.update((*services.SOCKETS, services.PATH_UNIT))
     assert shown(services.start(system, userdb=True)) == [f"start {services.USERDB_SOCKET}"]

@@ -163,7 +163,8 @@ def parse_user(profile: object, *, cloud_run: bool = False) -> User:
     if not isinstance(name, str) or not is_login_name(name):
         raise InvalidIdentity("an account has no name that could be a login name")
     home = _path(account, "homeDirectory", f"/home/{name}", name)
-    shell = _path(account, "shell", DEFAULT_SHELL, name)
+    # One text for all that have the same shell: a refresh holds everybody.
+    shell = sys.intern(_path(account, "shell", DEFAULT_SHELL, name))
     if cloud_run:
         return User(name, 0, 0, "/", shell)
     uid = _number(account.get("uid"))

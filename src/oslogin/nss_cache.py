@@ -55,30 +55,25 @@ def update(
 
     ``refresh`` does it in this process, for a given ``cloud_run``; by default as the daemon would.
     """
-    failure = None if cloud_run else _ask_daemon(socket, owner, seconds)
-    if failure is None and not cloud_run:
-        return 0
-    if failure:
-        return _failed(failure, cache)
+    failure: Optional[str] = None
     try:
+        if cloud_run:
+            raise client.NotThere("no daemon serves Cloud Run")
+        failure = _ask_daemon(socket, owner, seconds)
+    except client.NotThere:
         outcome = (refresh or _refresh)(cloud_run)
-    except PermissionError as error:
-        return _failed(str(error), cache)
-    if outcome.disabled and not outcome.failure:
-        log.info("OS Login is off: there is nothing to cache")
-        return 0
-    return _failed(outcome.failure, cache) if outcome.failure else 0
+        failure = outcome.failure or None
+        if outcome.disabled and failure is None:
+            log.info("OS Login is off: there is nothing to cache")
+    except client.Unreachable as error:
+        failure = str(error)
+    return 0 if failure is None else _failed(failure, cache)
 
 
 def _ask_daemon(socket: str, owner: int, seconds: float) -> Optional[str]:
-    """Return None when the daemon did it, a failure, or "" when there is no daemon."""
+    """Return None when the daemon did it, else what failed; raise ``client.Unreachable``."""
     request = protocol.Message(protocol.REFRESH)
-    try:
-        reply = client.ask(socket, request, seconds=seconds, owner=owner)
-    except client.NotThere:
-        return ""
-    except client.Unreachable as error:
-        return str(error)
+    reply = client.ask(socket, request, seconds=seconds, owner=owner)
     if reply.status in (protocol.OK, protocol.DISABLED):
         log.info("the daemon has refreshed %d entries", reply.integer(protocol.COUNT) or 0)
         return None

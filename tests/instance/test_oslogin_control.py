@@ -5,8 +5,10 @@ One instance for all: it starts with OS Login off and every test leaves it off a
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -69,16 +71,49 @@ def pending(guest: Bed) -> bool:
     return guest.path("/run/google-guest-agent/oslogin-services.json").exists()
 
 
-def sign(authority: Key, key: Key, user: str) -> None:
-    """Sign a key as OS Login does: the fingerprint is in an extension's name."""
-    public = Path(f"{key.private}.pub")
-    public.write_text(f"{key.public}\n")
-    option = f"extension:fingerprint@google.com={FINGERPRINT}"
-    run_command(
-        ["ssh-keygen", "-q", "-s", str(authority.private), "-I", "id", "-n", user]
-        + ["-O", option, str(public)],
-        purpose="sign a key",
-    )
+class Authority:
+    """A certificate authority as OS Login's: the fingerprint is in an extension's name.
+
+    ssh-keygen cannot write such a name, it divides it at the equals sign.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._private = folder / f"{name}.pem"
+        self._message = folder / f"{name}.message"
+        run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(self._private)])
+        text = run(["openssl", "pkey", "-in", str(self._private), "-pubout"])
+        der = base64.b64decode("".join(text.splitlines()[1:-1]))
+        self._blob = string(b"ssh-ed25519") + string(der[-32:])
+        self.public = f"ssh-ed25519 {base64.b64encode(self._blob).decode()}"
+
+    def sign(self, key: Key, user: str) -> None:
+        """Put a certificate for `user` beside the key, where ssh looks for it."""
+        plain = base64.b64decode(key.public.split()[1])
+        kind = b"ssh-ed25519-cert-v01@openssh.com"
+        extensions = string(f"fingerprint@google.com={FINGERPRINT}".encode()) + string(b"")
+        extensions += string(b"permit-pty") + string(b"")
+        body = string(kind) + string(b"n" * 32) + plain[4 + len(b"ssh-ed25519") :]
+        body += struct.pack(">QI", 1, 1) + string(b"id") + string(string(user.encode()))
+        body += struct.pack(">QQ", 0, 2**64 - 1) + string(b"") + string(extensions)
+        body += string(b"") + string(self._blob)
+        self._message.write_bytes(body)
+        signature = self._message.with_suffix(".signature")
+        run(
+            ["openssl", "pkeyutl", "-sign", "-rawin", "-inkey", str(self._private)]
+            + ["-in", str(self._message), "-out", str(signature)]
+        )
+        body += string(string(b"ssh-ed25519") + string(signature.read_bytes()))
+        line = f"{kind.decode()} {base64.b64encode(body).decode()}\n"
+        Path(f"{key.private}-cert.pub").write_text(line)
+
+
+def string(data: bytes) -> bytes:
+    """A string of the SSH protocol."""
+    return struct.pack(">I", len(data)) + data
+
+
+def run(argv: list[str]) -> str:
+    return run_command(argv, purpose="make a certificate").stdout
 
 
 def test_by_hand_on_and_off_leaves_every_byte(guest: Bed) -> None:
@@ -133,8 +168,8 @@ def test_authorities_follow_the_metadata_server_and_replace_a_fifo(guest: Bed) -
     assert guest.path(CA_FILE).read_text().startswith(f"{kind} {blob}")
 
 
-def test_only_certificates_of_the_authorities_open(guest: Bed) -> None:
-    ours, other = guest.new_key(), guest.new_key()
+def test_only_certificates_of_the_authorities_open(guest: Bed, tmp_path: Path) -> None:
+    ours, other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
     good, bad = guest.new_key(), guest.new_key()
     guest.mds.set_oslogin(
         {
@@ -143,8 +178,8 @@ def test_only_certificates_of_the_authorities_open(guest: Bed) -> None:
         }
     )
     enable(guest)
-    sign(ours, good, "ada")
-    sign(other, bad, "ada")
+    ours.sign(good, "ada")
+    other.sign(bad, "ada")
     assert guest.ssh("ada", good, "id -un").stdout == "ada\n"
     refused = guest.ssh("ada", bad, "true", check=False)
     assert refused.status != 0 and "Permission denied" in refused.stderr

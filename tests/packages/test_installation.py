@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
-from release import TOP, version
+from release import TOP
 from support.chroot import Chroot
-from support.debs import AGENT, LIBRARY, GuestDebs
+from support.debs import AGENT, LIBRARY, GuestDebs, next_versions
 
 SCRIPT_UNITS = ("google-startup-scripts.service", "google-shutdown-scripts.service")
 AGENT_UNIT = "google-guest-agent.service"
@@ -16,20 +15,6 @@ TIMER = "gce-workload-cert-refresh.timer"
 UNITS = (AGENT_UNIT, TIMER, *SCRIPT_UNITS)
 SETTINGS = "/etc/default/instance_configs.cfg"
 EDITED = "# edited by hand\n[Accounts]\ngroups = wheel\n"
-
-
-def next_versions(debs: GuestDebs, folder: Path) -> list[Path]:
-    """The same packages with the next version, as an upgrade."""
-    made = []
-    for deb in debs:
-        tree = folder / deb.name
-        subprocess.run(["dpkg-deb", "-R", deb, tree], check=True)
-        control = tree / "DEBIAN" / "control"
-        control.write_text(control.read_text().replace(f"{version()}-1", f"{version()}-2"))
-        made.append(folder / deb.name.replace("-1_", "-2_"))
-        command = ["dpkg-deb", "--root-owner-group", "-b", tree, made[-1]]
-        subprocess.run(command, check=True, capture_output=True)
-    return made
 
 
 def jobs(system: Chroot) -> list[str]:

@@ -70,6 +70,23 @@ def found_debs(folder: Path) -> dict[str, Path]:
     return {file.name.split("_", 1)[0]: file.resolve() for file in files}
 
 
+def next_versions(debs: Iterable[Path], folder: Path) -> list[Path]:
+    """The same packages with the next revision, as an upgrade; made in `folder`."""
+    made = []
+    for deb in debs:
+        tree = folder / deb.name
+        run_command(["dpkg-deb", "-R", str(deb), str(tree)], purpose="unpack a package")
+        control = tree / "DEBIAN" / "control"
+        text = control.read_text()
+        (own,) = [line.split()[1] for line in text.splitlines() if line.startswith("Version:")]
+        newer = f"{own.rpartition('-')[0]}-2"
+        control.write_text(text.replace(own, newer))
+        made.append(folder / deb.name.replace(own, newer))
+        command = ["dpkg-deb", "--root-owner-group", "-b", str(tree), str(made[-1])]
+        run_command(command, purpose="pack a package")
+    return made
+
+
 def _build(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     # Parallel test workers share the folder: the first one builds, the others find it done.

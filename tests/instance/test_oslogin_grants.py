@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from support.bed import Bed
 from support.commands import run_command
+from support.guest import Key
 
 MODULES = "/usr/local/lib/oslogin-test"
 DECIDE = """
@@ -33,6 +34,19 @@ grants = Grants(
 decision = Authorizer(Directory(MetadataClient()), grants).authorize(sys.argv[1])
 print(decision.verdict.value, decision.reason.value)
 """
+SERVICE = "google-oslogind.service"
+PROGRAM = """#!/usr/bin/python3 -IBS
+import sys
+sys.path += ["/usr/local/lib/oslogin-test", "/usr/lib/python3/dist-packages"]
+from {module} import {function}
+sys.exit({function}())
+"""
+SSHD = """
+AuthorizedKeysCommand /usr/bin/google_authorized_keys
+AuthorizedKeysCommandUser root
+Include /var/google-users.d/*
+Match all
+"""
 DROP_IN = "#includedir /var/google-sudoers.d\n#includedir /run/google-sudoers.d\n"
 PEOPLE = {"alice": 2001, "john.doe": 2002, "ALL": 2003, "README": 2004, "late": 2005}
 BYSTANDER = "mallory"
@@ -46,6 +60,7 @@ def booted() -> Iterator[Bed]:
         for name in ("google_guest", "oslogin"):
             target = guest.path(f"{MODULES}/{name}")
             shutil.copytree(source / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(source.parent / "VERSION", guest.path(f"{MODULES}/google_guest/VERSION"))
         guest.write(f"{MODULES}/decide.py", DECIDE)
         guest.write("/etc/sudoers.d/google-oslogin", DROP_IN, mode=0o440)
         guest.run("mkdir -m 0750 /var/google-sudoers.d /var/google-users.d /run/google-sudoers.d")
@@ -68,6 +83,65 @@ def instance(booted: Bed) -> Iterator[Bed]:
     )
     booted.run("rm -rf /var/google-sudoers.d/* /var/google-users.d/* /run/google-sudoers.d/*")
     yield booted
+
+
+@pytest.fixture(scope="module")
+def served(booted: Bed) -> Bed:
+    """With the daemon in its sandbox, as the package's units start it, and sshd asking it."""
+    for path, module, function in (
+        ("/usr/libexec/google-oslogind", "oslogin.service", "main"),
+        ("/usr/bin/google_authorized_keys", "oslogin.helpers", "keys"),
+    ):
+        text = PROGRAM.format(module=module, function=function)
+        booted.write(path, text, mode=0o755)
+    for path in (Path(__file__).parents[2] / "debian").glob("*.google-oslogind*"):
+        name = path.name.partition(".")[2]
+        booted.write(f"/etc/systemd/system/{name}", path.read_text())
+    config = booted.path("/etc/ssh/sshd_config")
+    config.write_text(SSHD.lstrip() + config.read_text())
+    booted.run("systemctl daemon-reload && systemctl reload ssh")
+    booted.run("systemctl start google-oslogind-nss.socket google-oslogind-auth.socket")
+    return booted
+
+
+def login(guest: Bed, name: str, key: Key, command: str = "true") -> bool:
+    return guest.ssh(name, key, command, check=False).status == 0
+
+
+def test_a_key_login_makes_an_administrator_root(instance: Bed, served: Bed) -> None:
+    key = served.new_key()
+    served.mds.oslogin_user("alice", keys=[key.public])
+    assert login(served, "alice", key, "sudo -n true")
+    assert "login of alice allowed, with sudo" in served.journal(SERVICE)
+
+
+def test_a_withdrawn_login_is_refused_with_its_class(instance: Bed, served: Bed) -> None:
+    key = served.new_key()
+    served.mds.oslogin_user("john.doe", keys=[key.public])
+    assert login(served, "john.doe", key, "sudo -n true")
+    served.mds.oslogin_user("john.doe", login=False)
+    assert not login(served, "john.doe", key)
+    assert files(served) == []
+    assert "login of 'john.doe' denied: policy" in served.journal(SERVICE)
+
+
+def test_a_server_without_an_answer_keeps_sudo_and_refuses_new_logins(
+    instance: Bed, served: Bed
+) -> None:
+    key = served.new_key()
+    served.mds.oslogin_user("alice", keys=[key.public])
+    assert login(served, "alice", key)
+    served.mds.oslogin_answers({"authorize": None})
+    assert not login(served, "alice", key)
+    assert has_sudo(served, "alice")
+    assert "login of 'alice' denied: metadata" in served.journal(SERVICE)
+
+
+@pytest.mark.parametrize("injected", ["\n{key}", "ssh-rsa AAAA\n{key}", "# {key}", "x {key}"])
+def test_a_key_of_more_than_one_line_is_no_key(instance: Bed, served: Bed, injected: str) -> None:
+    key = served.new_key()
+    served.mds.oslogin_user("alice", keys=[injected.format(key=f"\n{key.public}\n#")])
+    assert not login(served, "alice", key)
 
 
 def decide(guest: Bed, name: str) -> str:

@@ -14,7 +14,6 @@ exit statuses, how they log).
 
 from __future__ import annotations
 
-import os
 import sys
 import syslog
 
@@ -124,8 +123,10 @@ def _print_lines(program: str, user: str, reply: protocol.Message) -> int:
         _log(program, user, _NO_SUCH.get(reply.status, f"denied (status {reply.status})"))
     data = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
     try:
-        while data:
-            data = data[os.write(1, data) :]
+        # Without a buffer: nothing is left that the interpreter would try to write at its end.
+        with open(1, "wb", 0, closefd=False) as output:
+            while data:
+                data = data[output.write(data) :]
     except BrokenPipeError:
         pass  # sshd has what it wanted.
     except OSError as error:

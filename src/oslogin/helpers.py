@@ -137,7 +137,8 @@ def _print_lines(program: str, user: str, reply: protocol.Message) -> int:
 def _usage(program: str, arguments: str) -> int:
     message = f"usage: {program} {arguments}"
     syslog.syslog(syslog.LOG_ERR, f"{program}: {message}")
-    sys.stderr.write(message + "\n")
+    if sys.stderr is not None:  # It is when the program starts with it closed.
+        sys.stderr.write(message + "\n")
     return _BAD_USAGE
 
 

@@ -66,6 +66,22 @@ def test_keys_are_printed_one_a_line(tmp_path: Path) -> None:
     assert running.requests[0].opcode == protocol.KEYS
 
 
+def test_helper_that_starts_with_closed_streams_ends_without_a_trace(tmp_path: Path) -> None:
+    with daemon(tmp_path, KEY) as running:
+        script = RUN.format(source=str(SOURCE), owner=os.geteuid())
+        shell = 'exec "$@" >&-'
+        done = subprocess.run(
+            ["sh", "-c", shell, "sh", sys.executable, "-IS", "-c", script]
+            + ["google_authorized_keys", running.path, "alice"],
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [(), ("alice", "bob")])
 def test_wrong_number_of_arguments_is_status_1(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = run("google_authorized_keys", str(tmp_path / "none"), *arguments)
@@ -152,7 +168,7 @@ def test_bad_usage_of_principals_is_status_1(tmp_path: Path, arguments: tuple[st
     assert run("principals", str(tmp_path / "none"), *arguments).returncode == 1
 
 
-def test_environment_does_not_lead_a_helper_elsewhere(tmp_path: Path) -> None:
+def test_environment_does_not_lead_a_helper_elsewhere() -> None:
     text = (SOURCE / "oslogin" / "helpers.py").read_text() + (
         SOURCE / "oslogin" / "client.py"
     ).read_text()

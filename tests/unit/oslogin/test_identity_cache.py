@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -152,6 +154,18 @@ def test_2001_users_in_any_order_are_all_found() -> None:
     reader = Reader(made(users, ()))
     assert reader.user_count == 2001
     assert all(reader.user_by_name(u.name) == u == reader.user_by_uid(u.uid) for u in users)
+
+
+def test_memory_for_building_allows_for_50000_users() -> None:
+    count = 5000
+    users = [user(f"user_{i}_example_com", 10000 + i) for i in range(count)]
+    tracemalloc.start()
+    try:
+        build(users, (), generation=1, built_at=1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak / count < (60 << 20) / 50000
 
 
 # Damage
@@ -355,3 +369,31 @@ def test_deleting_tells_whether_there_was_a_file(path: str) -> None:
     publish(path, SAMPLE)
     assert identity_cache.delete(path)
     assert not identity_cache.delete(path)
+
+
+def test_readers_see_one_file_or_the_other_while_they_are_replaced(path: str) -> None:
+    files = (SAMPLE, made(USERS[:2], generation=2))
+    publish(path, files[0])
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                reader = Reader(path, owner=os.geteuid())
+                reader.verify()
+                found: object = reader.user_by_name("alice")
+            except CacheError as error:
+                found = error
+            if found != USERS[1]:
+                wrong.append(found)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for thread in readers:
+        thread.start()
+    for turn in range(60):
+        assert publish(path, files[(turn + 1) % 2])
+    stop.set()
+    for thread in readers:
+        thread.join(30)
+    assert wrong == []

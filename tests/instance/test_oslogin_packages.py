@@ -1,7 +1,8 @@
 """OS Login's package exchanged, removed and purged in running instances while OS Login is on.
 
-One instance whose life is lived once: on, upgraded, removed, purged. At every step somebody with a
-local account logs in.
+Two instances, each with a life of its own whose steps are taken once: an upgrade and the removal of
+our package, and the change from Debian's package to ours. At every step somebody with a local
+account logs in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from support.guest import Key
 
 SWITCH = "instance/attributes/enable-oslogin"
 SERVICE = "google-oslogind.service"
+CACHE = "/etc/oslogin/identity.v1.cache"
+FORMER = "/etc/oslogin_passwd.cache"
 FOLDER = "/var/tmp/packages"
 SHOW_CONFIGURATION = (
     "sha256sum /etc/ssh/sshd_config /etc/nsswitch.conf /etc/pam.d/* /etc/security/*.conf;"
@@ -28,6 +31,11 @@ SHOW_CONFIGURATION = (
 LEFT = (
     "ls -d /etc/oslogin* /etc/sudoers.d/google-* /var/google-* /run/google-sudoers.d"
     " /run/google-oslogin /run/systemd/userdb/*OSLogin* /etc/ssh/oslogin_trustedca.pub 2>/dev/null"
+)
+
+SHOW_LINES = (
+    "grep -rEi 'oslogin|os login|google_auth|google-users' /etc/ssh/sshd_config /etc/nsswitch.conf"
+    " /etc/pam.d /etc/security /etc/sudoers.d"
 )
 
 # They share instances.
@@ -112,6 +120,36 @@ def ours(guest_debs: GuestDebs, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield life
 
 
+@pytest.fixture(scope="module")
+def theirs(guest_debs: GuestDebs, debian_deb: Path) -> Iterator[Life]:
+    """With Debian's agent and package, on; then with ours; then removed."""
+    files = {**SETTLED, FORMER: "old:*:2999:2999::/home/old:/bin/bash\n"}
+    with Bed(
+        "bookworm",
+        debs=(debian_deb,),
+        packages=(OSLOGIN,),
+        metadata=instance_document(),
+        files=files,
+    ) as guest:
+        life = settle(guest)
+        life.step("off")
+        life.switch_on()
+        life.step("debian's")
+        life.dpkg("-i", debs=guest_debs.with_packages(OSLOGIN))
+        life.step("just changed")
+        guest.wait_until(
+            lambda: guest.path(CACHE).exists() and not guest.path(FORMER).exists(),
+            60,
+            "our cache is there and the former one is gone",
+        )
+        life.switch_on()
+        life.step("ours")
+        life.dpkg("--remove", OSLOGIN)
+        life.step("removed")
+        life.note("lines", SHOW_LINES)
+        yield life
+
+
 @pytest.mark.parametrize("step", ["off", "on", "upgraded", "removed", "after metadata", "purged"])
 def test_local_account_can_log_in_at_every_step(ours: Life, step: str) -> None:
     assert ours.local_logins[step]
@@ -154,3 +192,16 @@ def test_units_are_sound(ours: Life) -> None:
 def test_service_is_hardly_exposed(ours: Life) -> None:
     score = float(ours.seen["score"].split(":")[1].split()[0])
     assert score <= 2.0
+
+
+def test_local_account_can_log_in_throughout_the_change_from_debians_package(theirs: Life) -> None:
+    assert set(theirs.local_logins.values()) == {True}
+
+
+def test_people_of_os_login_can_log_in_before_and_after_the_change(theirs: Life) -> None:
+    assert theirs.remote_logins["debian's"] and theirs.remote_logins["ours"]
+    assert not theirs.remote_logins["removed"]
+
+
+def test_removal_after_the_change_leaves_no_line_of_either(theirs: Life) -> None:
+    assert theirs.seen["lines"] == ""

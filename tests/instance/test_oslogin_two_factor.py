@@ -51,7 +51,8 @@ OLD_ACCOUNT_STACKS = {
         "account requisite pam_oslogin_login.so\naccount optional pam_oslogin_admin.so\n"
     ),
     "admins-2024": (
-        "account [success=1 default=ignore] pam_oslogin_login.so\naccount required pam_localuser.so\n"
+        "account [success=1 default=ignore] pam_oslogin_login.so\n"
+        "account required pam_localuser.so\n"
     ),
 }
 
@@ -95,7 +96,7 @@ class Instance(NamedTuple):
             f"head -n 1 '{given}'; sed -i 1d '{given}'\n"
         )
         script.chmod(0o755)
-        options = ["BatchMode=no", "NumberOfPasswordPrompts=1"]
+        options = ["BatchMode=no", "NumberOfPasswordPrompts=1", "LogLevel=INFO"]
         options += ["PreferredAuthentications=publickey,keyboard-interactive"]
         argv = ssh_argv(user, self.guest.nics[0].address, self.key, options)
         done = run_command(
@@ -160,8 +161,10 @@ def test_ssh_asks_once_and_lets_in_who_answers(instance: Instance) -> None:
 
 def test_ssh_shows_why_a_code_was_not_accepted(instance: Instance) -> None:
     talk, asked = instance.ssh("ssh.wrong", ["000000"])
-    assert not talk.succeeded
-    assert len(asked) >= 1 and "000000" not in instance.guest.journal()
+    assert not talk.succeeded and len(asked) >= 1
+    assert "100%n%s wrong" in talk.shown + "".join(asked)
+    journal = instance.guest.journal()
+    assert "'ssh.wrong' denied: policy" in journal and "000000" not in journal
 
 
 def test_right_code_succeeds(instance: Instance) -> None:

@@ -72,13 +72,12 @@ import json, resource, sys, tempfile, time
 sys.path[:0] = [sys.argv[1]]
 from oslogin import identity_cache
 from oslogin.identities import User
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 users = [
     User(name=f"u{n}", uid=100000 + n, gid=100000 + n, home=f"/home/u{n}", shell="/bin/bash")
     for n in range(int(sys.argv[2]))
 ]
 began = time.perf_counter()
-data, _ = identity_cache.build(users, (), {}, generation=1, built_at=0, flags=1)
+data = identity_cache.build(users, (), generation=1, built_at=0, flags=1)
 with tempfile.TemporaryDirectory() as folder:
     identity_cache.publish(f"{folder}/cache", data)
 took = time.perf_counter() - began

@@ -92,7 +92,8 @@ def prepare(bed: Bed, key: Key, count: int = 0) -> None:
     ]
     users += [{"username": f"u{number}", "uid": FIRST_UID + number} for number in range(count)]
     groups = [{"name": TEAM, "gid": 30_000, "members": [USER]}]
-    bed.mds.set_oslogin({"users": users, "groups": groups})
+    # Debian's does not encode the tokens of pages.
+    bed.mds.set_oslogin({"users": users, "groups": groups, "plain_tokens": True})
     bed.mds.set("instance/attributes/enable-oslogin", "TRUE")
     bed.wait_until(
         lambda: "oslogin" in bed.path("/etc/nsswitch.conf").read_text(), 60, "OS Login is in force"

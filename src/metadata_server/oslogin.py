@@ -30,7 +30,9 @@ _NAME = re.compile(r"[a-zA-Z0-9._][a-zA-Z0-9._-]{0,31}")
 _PAGE_LIMIT = 5000
 _SESSIONS_KEPT = 1000
 _ATTEMPTS = 5
-_SETTINGS = frozenset({"users", "groups", "certificates", "enabled", "page_size", "answers"})
+_SETTINGS = frozenset(
+    {"users", "groups", "certificates", "enabled", "page_size", "plain_tokens", "answers"}
+)
 
 Number = Union[int, str]
 Reply = tuple[int, object]
@@ -159,12 +161,14 @@ class Directory:
     ``enabled`` None follows the attribute ``enable-oslogin``.  ``page_size`` bounds the pages whose
     size the client does not choose.  ``answers`` maps the first name of a path below ``oslogin/``
     (``users``, ``groups``, ``authorize``, ``certificates``, ``authenticate``) to a document that is
-    served for all its requests, whatever it is.
+    served for all its requests, whatever it is.  ``plain_tokens``: page tokens of digits alone, which
+    a client that does not encode them understands, too.
     """
 
     enabled: Optional[bool] = None
     certificates: tuple[str, ...] = ()
     page_size: int = 2048
+    plain_tokens: bool = False
     answers: Mapping[str, object] = field(default_factory=dict)
     _users: list[User] = field(default_factory=list)
     _groups: list[Group] = field(default_factory=list)
@@ -211,7 +215,7 @@ class Directory:
 
     def load(self, document: Mapping[str, object]) -> None:
         """Replace everything by a document: ``users``, ``groups``, ``certificates``, ``enabled``,
-        ``page_size``, ``answers``, each optional.  Raises ValueError for what it does not
+        ``page_size``, ``plain_tokens``, ``answers``, each optional.  Raises ValueError for what it does not
         understand."""
         unknown = set(document) - _SETTINGS
         if unknown:
@@ -234,6 +238,7 @@ class Directory:
             self.certificates = _texts(document.get("certificates"))
             self.enabled = None if enabled is None else bool(enabled)
             self.page_size = page_size
+            self.plain_tokens = document.get("plain_tokens") is True
             self._sessions.clear()
 
     # Answering
@@ -328,7 +333,8 @@ class Directory:
             raise _BadRequest("The pagesize parameter is a positive number.")
         size = min(int(size_text), _PAGE_LIMIT)
         token = query.get("pagetoken", "")
-        match = re.fullmatch(r"page/([0-9]{1,9})\+", token) if token else None
+        pattern = "([0-9]{1,9})" if self.plain_tokens else r"page/([0-9]{1,9})\+"
+        match = re.fullmatch(pattern, token) if token else None
         if token and not match:
             raise _BadRequest("The pagetoken parameter is not a token of this list.")
         start = int(match.group(1)) if match else 0
@@ -336,7 +342,8 @@ class Directory:
         end = start + len(page)
         more = bool(page) if last_is_empty else end < len(entries)
         # The slash and the plus make a client fail that does not encode tokens in its next request.
-        return page, f"page/{end}+" if more else LAST_PAGE
+        following = str(end) if self.plain_tokens else f"page/{end}+"
+        return page, following if more else LAST_PAGE
 
     def _group_named(self, name: str) -> Group:
         for group in self._groups:

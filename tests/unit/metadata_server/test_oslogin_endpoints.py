@@ -154,6 +154,13 @@ def test_last_page_of_members_carries_entries(mds: Emulator, ask: Ask) -> None:
     assert [page["usernames"] for page in pages] == [["ada", "bob"], ["eve"]]
 
 
+def test_plain_tokens_are_digits(mds: Emulator, ask: Ask) -> None:
+    mds.oslogin.page_size = 2
+    mds.oslogin.plain_tokens = True
+    pages = _pages(ask, "users?groupname=ops")
+    assert [page["nextPageToken"] for page in pages] == ["2", "0"]
+
+
 def test_group_without_members_has_no_usernames(ask: Ask) -> None:
     assert ask("oslogin/users?groupname=none").json == {"nextPageToken": "0"}
 

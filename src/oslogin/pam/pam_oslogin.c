@@ -316,7 +316,14 @@ static const char *user_of(pam_handle_t *pamh)
 	return pam_get_user(pamh, &user, NULL) == PAM_SUCCESS && user != NULL && *user ? user : NULL;
 }
 
-/* Shows one text; *answer, where it is wanted, is to be wiped and freed. False: no conversation. */
+static void forget(char *answer)
+{
+	if (answer != NULL)
+		explicit_bzero(answer, strlen(answer));
+	free(answer);
+}
+
+/* Shows one text; *answer is set for a question only. False: no conversation, or no answer. */
 static bool converse(pam_handle_t *pamh, unsigned style, const char *text, char **answer)
 {
 	static const int styles[] = {0, PAM_PROMPT_ECHO_OFF, PAM_PROMPT_ECHO_ON, PAM_ERROR_MSG, PAM_TEXT_INFO};
@@ -332,43 +339,33 @@ static bool converse(pam_handle_t *pamh, unsigned style, const char *text, char 
 		return false;
 	char *given = response != NULL ? response->resp : NULL;
 	free(response);
-	if (answer != NULL) {
-		*answer = given;
-		return given != NULL;
-	}
-	if (given != NULL) {
-		explicit_bzero(given, strlen(given));
-		free(given);
-	}
+	if (style <= ECHO_ON)
+		return (*answer = given) != NULL;
+	forget(given);
 	return true;
 }
 
-/* Shows what a reply has; true when there is an answer, which is in the request then. */
-static bool show(pam_handle_t *pamh, int flags, const struct reply *reply, struct request *request, uint32_t id)
+/* Shows what a reply has; true when there is an answer. The request is the next: reply or abort. */
+static bool show(pam_handle_t *pamh, int flags, const struct reply *reply, struct request *request, uint32_t round)
 {
 	char *answer = NULL;
-	bool is_answered = true;
-	for (unsigned i = 0; i < reply->prompts && is_answered; i++) {
-		bool is_question = reply->styles[i] <= ECHO_ON;
-		if (is_question || !(flags & PAM_SILENT))
-			is_answered = converse(pamh, reply->styles[i], reply->texts[i], is_question ? &answer : NULL);
-	}
+	bool is_shown = reply->result != NO_RESULT || round <= MOST_ROUNDS;
+	for (unsigned i = 0; i < reply->prompts && is_shown; i++)
+		if (reply->styles[i] <= ECHO_ON || !(flags & PAM_SILENT))
+			is_shown = converse(pamh, reply->styles[i], reply->texts[i], &answer);
 	if (reply->result != NO_RESULT)
 		return false;
 	size_t length = answer != NULL ? strlen(answer) : 0;
-	is_answered = is_answered && answer != NULL && length <= MOST_ANSWER;
-	start(request, is_answered ? CHAL_REPLY : CHAL_ABORT, id);
+	is_shown = is_shown && length <= MOST_ANSWER;
+	start(request, is_shown ? CHAL_REPLY : CHAL_ABORT, round + 1);
 	add(request, HANDLE, reply->handle, HANDLE_SIZE);
-	if (is_answered)
+	if (is_shown)
 		add(request, ANSWER, answer, length + 1);
-	if (answer != NULL) {
-		explicit_bzero(answer, length);
-		free(answer);
-	}
-	return is_answered;
+	forget(answer);
+	return is_shown;
 }
 
-/* The second factor of a user; the result of a conversation that ended, NO_RESULT for one too long. */
+/* The second factor of a user: the result. */
 static unsigned challenge(pam_handle_t *pamh, int flags, const char *user, int fd, bool *is_told)
 {
 	uint8_t payload[MOST_REPLY];
@@ -379,24 +376,15 @@ static unsigned challenge(pam_handle_t *pamh, int flags, const char *user, int f
 	add_item(&request, pamh, PAM_SERVICE, SERVICE);
 	add_item(&request, pamh, PAM_RHOST, RHOST);
 	ask(fd, &request, 30, payload, &reply);
-	for (uint32_t round = 1; round <= MOST_ROUNDS; round++) {
-		bool is_answered = show(pamh, flags, &reply, &request, round + 1);
-		*is_told = reply.prompts > 0;
+	for (uint32_t round = 1;; round++) {
+		bool is_answered = show(pamh, flags, &reply, &request, round);
+		*is_told = reply.result != NO_RESULT && reply.prompts > 0;
 		if (reply.result != NO_RESULT)
 			return reply.result;
 		ask(fd, &request, is_answered ? 90 : 1, payload, &reply);
 		if (!is_answered)
 			return DENIED;
 	}
-	*is_told = reply.prompts > 0 && reply.result != NO_RESULT;
-	if (reply.result != NO_RESULT) { /* of the last answer */
-		show(pamh, flags, &reply, &request, 0);
-		return reply.result;
-	}
-	start(&request, CHAL_ABORT, MOST_ROUNDS + 2);
-	add(&request, HANDLE, reply.handle, HANDLE_SIZE);
-	ask(fd, &request, 1, payload, &reply);
-	return DENIED;
 }
 
 EXPORT int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **argv)
@@ -412,12 +400,12 @@ EXPORT int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const ch
 		return PAM_PERM_DENIED;
 	if (options.ignore_local && is_local(user))
 		return PAM_IGNORE;
-	if ((fd = connect_service()) >= 0) {
+	if ((fd = connect_service()) >= 0)
 		result = challenge(pamh, flags, user, fd, &is_told);
-		close(fd);
-	} else {
+	else
 		syslog(LOG_AUTHPRIV | LOG_ERR, MODULE ": %s denied: the OS Login service cannot be reached", user);
-	}
+	if (fd >= 0)
+		close(fd);
 	if (options.debug)
 		syslog(LOG_AUTHPRIV | LOG_DEBUG, MODULE ": auth of %s: result %u", user, result);
 	if (result == ALLOWED)
@@ -479,20 +467,12 @@ EXPORT int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char 
 }
 
 /* Never shipped, so that libpam failed each stack that named them; now such a line does nothing. */
-EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
-{
-	(void)pamh, (void)flags, (void)argc, (void)argv;
-	return PAM_IGNORE;
-}
-
-EXPORT int pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
-{
-	(void)pamh, (void)flags, (void)argc, (void)argv;
-	return PAM_IGNORE;
-}
-
-EXPORT int pam_sm_chauthtok(pam_handle_t *pamh, int flags, int argc, const char **argv)
-{
-	(void)pamh, (void)flags, (void)argc, (void)argv;
-	return PAM_IGNORE;
-}
+#define DOES_NOTHING(function)                                                        \
+	EXPORT int function(pam_handle_t *pamh, int flags, int argc, const char **argv) \
+	{                                                                               \
+		(void)pamh, (void)flags, (void)argc, (void)argv;                        \
+		return PAM_IGNORE;                                                      \
+	}
+DOES_NOTHING(pam_sm_open_session)
+DOES_NOTHING(pam_sm_close_session)
+DOES_NOTHING(pam_sm_chauthtok)

@@ -161,8 +161,8 @@ class Directory:
     ``enabled`` None follows the attribute ``enable-oslogin``.  ``page_size`` bounds the pages whose
     size the client does not choose.  ``answers`` maps the first name of a path below ``oslogin/``
     (``users``, ``groups``, ``authorize``, ``certificates``, ``authenticate``) to a document that is
-    served for all its requests, whatever it is.  ``plain_tokens``: page tokens of digits alone, which
-    a client that does not encode them understands, too.
+    served for all its requests, whatever it is.  ``plain_tokens``: page tokens of digits alone,
+    which a client that does not encode them understands, too.
     """
 
     enabled: Optional[bool] = None
@@ -215,8 +215,8 @@ class Directory:
 
     def load(self, document: Mapping[str, object]) -> None:
         """Replace everything by a document: ``users``, ``groups``, ``certificates``, ``enabled``,
-        ``page_size``, ``plain_tokens``, ``answers``, each optional.  Raises ValueError for what it does not
-        understand."""
+        ``page_size``, ``plain_tokens``, ``answers``, each optional.  Raises ValueError for what it
+        does not understand."""
         unknown = set(document) - _SETTINGS
         if unknown:
             raise ValueError(f"unknown OS Login settings: {', '.join(sorted(unknown))}")

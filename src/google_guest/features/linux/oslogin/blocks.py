@@ -46,16 +46,23 @@ def without_blocks(text: str, is_ours: Callable[[str], bool]) -> str:
 
 def _behind_block(lines: Sequence[str], start: int, is_ours: Callable[[str], bool]) -> int:
     """Return the number of the first line that the block at ``start`` leaves alone."""
-    for position in range(start + 1, len(lines)):
-        if lines[position].strip() == END:
-            return position + 1
+    marks = [line.strip() for line in lines[start:]]
+    # With fewer ends than starts, the next end belongs to another block: the administrator's lines
+    # stand between the two.
+    if marks.count(END) >= marks.count(START) or START not in _until_end(marks[1:]):
+        if END in marks:
+            return start + marks.index(END) + 1
     position = start + 1
     while position < len(lines) - 1:
         line = lines[position].strip()
-        if line not in (START, OLD_MARKER) and not is_ours(line):
+        if line != OLD_MARKER and not is_ours(line):
             break
         position += 1
     return position
+
+
+def _until_end(marks: Sequence[str]) -> Sequence[str]:
+    return marks[: marks.index(END)] if END in marks else marks
 
 
 def ended(text: str) -> str:

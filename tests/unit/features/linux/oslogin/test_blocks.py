@@ -44,6 +44,11 @@ def test_without_an_end_only_our_lines_go() -> None:
     assert removed("a", START, "ours", "ours", "theirs", "ours") == ["a", "theirs", "ours"]
 
 
+def test_a_header_that_lost_its_end_leaves_the_lines_before_the_footer() -> None:
+    assert removed(START, "ours", "a", "b", START, "ours", END, "c") == ["a", "b", "c"]
+    assert removed(START, START, "ours", END, "c") == ["c"]
+
+
 def test_no_lines_make_no_marks() -> None:
     assert block([]) == ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,12 @@ from support.commands import run_command
 
 BUILD_PACKAGES = (
     *("debhelper", "dh-python", "dpkg-dev", "python3-all", "python3-setuptools", "python3-wheel"),
+    *("gcc", "libc6-dev", "libpam0g-dev"),
 )
 # Debian 11 has no plug-in for pyproject.toml: the library then carries egg-info.
 PLUG_IN = {"bullseye": (), "trixie": ("pybuild-plugin-pyproject",)}
 UNITS = {"bullseye": "lib/systemd/system", "trixie": "usr/lib/systemd/system"}
+LIBRARIES = {"bullseye": "lib", "trixie": "usr/lib"}
 METADATA = {"bullseye": "egg-info", "trixie": "dist-info"}
 
 
@@ -58,8 +61,8 @@ def build_in(
     system.put(tarball, "/root/release.tar.gz")
     system.shell(
         "cd /root; tar -xf release.tar.gz; cd google-guest-environment-*;"
-        "export DEB_BUILD_OPTIONS=nocheck DEB_BUILD_PROFILES=nocheck;"
-        # The compilers of build-essential are half a gigabyte and not used.
+        "export DEB_BUILD_OPTIONS='nocheck noautodbgsym' DEB_BUILD_PROFILES=nocheck;"
+        # build-essential has a compiler of C++, which is large and not used.
         "dpkg-checkbuilddeps >/root/missing 2>&1 || true;"
         "sed -i '/dependencies: build-essential:native$/d' /root/missing;"
         "cat /root/missing >&2; test ! -s /root/missing;"
@@ -79,6 +82,21 @@ def test_units_are_where_the_suite_has_them(suite: str, built_there: dict[str, P
     units = list(built_there["google-guest-agent"].rglob("*.service"))
     folders = {str(path.parent.relative_to(built_there["google-guest-agent"])) for path in units}
     assert folders == {UNITS[suite]}
+
+
+@pytest.mark.xdist_group("suites")
+def test_objects_of_os_login_are_where_the_suite_has_such(
+    suite: str, built_there: dict[str, Path]
+) -> None:
+    root = built_there["google-compute-engine-oslogin"]
+    objects = [str(path.relative_to(root)) for path in root.rglob("*oslogin*.so*")]
+    places = {re.sub("/[^/]+-linux-gnu[^/]*/", "/TRIPLET/", path) for path in objects}
+    assert {path for path in places if "/TRIPLET/" in path} == {
+        f"{LIBRARIES[suite]}/TRIPLET/libnss_cache_oslogin.so.2",
+        f"{LIBRARIES[suite]}/TRIPLET/libnss_oslogin.so.2",
+        f"{LIBRARIES[suite]}/TRIPLET/security/pam_oslogin_admin.so",
+        f"{LIBRARIES[suite]}/TRIPLET/security/pam_oslogin_login.so",
+    }
 
 
 @pytest.mark.xdist_group("suites")

@@ -169,7 +169,9 @@ def test_ninth_request_of_a_user_is_told_to_come_again(tmp_path: Path, mds: Emul
                 protocol.GETPWNAM, [string_field(protocol.NAME, f"user{number}")]
             )
             sock.sendall(protocol.encode(request))
-        time.sleep(0.3)
+        deadline = time.monotonic() + 4.0
+        while mds.waiting_clients < len(waiting) and time.monotonic() < deadline:
+            time.sleep(0.02)
         assert service.user("ninth").status == protocol.BUSY
         for sock in waiting:
             sock.close()

@@ -39,6 +39,7 @@ ALL_OFF = """
 accounts_daemon = false
 clock_skew_daemon = false
 network_daemon = false
+oslogin_daemon = false
 [InstanceSetup]
 network_enabled = false
 optimize_local_ssd = false
@@ -48,7 +49,8 @@ set_overcommit = false
 """
 
 REPEATED = {
-    *("accounts", "clock", "first-boot", "forwarded-addresses", "guest-attributes", "telemetry"),
+    *("accounts", "clock", "first-boot", "forwarded-addresses", "guest-attributes", "oslogin"),
+    "telemetry",
 }
 """The features that run more than once in an agent's life."""
 

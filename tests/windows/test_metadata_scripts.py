@@ -171,7 +171,7 @@ print("peak", counters.peak)
     assert f"{BAT}: done" in lines
     assert f"{BAT} exit status 0" in lines
     assert 0 < int(lines[-1].split()[1]) < 64 << 20
-    machine.wait_for(lines[-1])
+    machine.wait_for(f"{BAT} exit status 0")
     serial = [line for line in machine.messages() if line.startswith((f"{BAT}: xx", f"{BAT}[+]"))]
     assert serial == pieces
 

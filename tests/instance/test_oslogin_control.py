@@ -146,6 +146,15 @@ def test_sockets_are_open_only_while_it_is_on(guest: Bed) -> None:
 
 def test_a_second_pass_writes_and_restarts_nothing(guest: Bed) -> None:
     enable(guest)
+    # The reload that the switch itself has asked for.
+    time.sleep(1)
+    guest.wait_until(
+        lambda: (
+            guest.unit_property("ssh.service", "Job") in ("", "0")
+            and guest.unit_property("ssh.service", "ActiveState") == "active"
+        ),
+        what="sshd has read its files",
+    )
     started = guest.unit_property("ssh.service", "StateChangeTimestampMonotonic")
     inodes = [guest.path(path).stat().st_ino for path in EDITED]
     lines = len(agent_service.log_lines(guest))

@@ -98,7 +98,8 @@ def control_findings(package: Package, root: Path) -> list[str]:
         if (area / script).exists() and has_place_holder(area / script):
             findings.append(f"{package.name}: {script} has a place-holder that nobody filled in")
     if (area / "md5sums").exists():
-        lines = (area / "conffiles").read_text().split() if (area / "conffiles").exists() else []
+        conffiles = area / "conffiles"
+        lines = conffiles.read_text().splitlines() if conffiles.exists() else []
         lines = [line for line in lines if line.startswith("/")]
         findings += _configuration_findings(package, lines)
     return findings

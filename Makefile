@@ -22,7 +22,8 @@ PYTEST_ARGS ?=
 GOOS = $$(sed '1d; s,^,dist/,' build/goo/made-from)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sdist wheel deb dsc deb-lib goo repo-goo check-packages lint test bench demo clean
+.PHONY: help setup sdist wheel deb dsc deb-lib rpm goo packages repo-apt repo-yum repo-goo publish \
+	release check-packages lint test bench demo clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -44,7 +45,7 @@ sdist: ## release tarball, complete and buildable without a network
 wheel: ## the library as a wheel
 	$(PYTHON) tools/build-wheel
 
-deb: ## the Debian packages (GUEST_EPOCH=1: as a repository that replaces the vendor's needs them)
+deb: ## the Debian packages; GUEST_TARGET=debian13 and others: in a root tree of that release
 	$(PYTHON) tools/build-deb
 
 dsc: ## the Debian source package
@@ -53,8 +54,26 @@ dsc: ## the Debian source package
 deb-lib: ## the library alone as a Debian package, made by stdeb and compared with debian/control
 	$(PYTHON) tools/build-deb-lib
 
+rpm: ## the rpm packages of GUEST_TARGET: el8, el9, el10, fedora, sles15 or sles16
+	$(PYTHON) tools/build-rpm
+
 goo: ## the Windows packages (GUEST_SIGN_COMMAND signs our programs)
 	$(PYTHON) tools/build-goo
+
+packages: ## everything, in all formats, for every target that builds here; a table of it
+	$(PYTHON) tools/package-summary --build
+
+repo-apt: ## a signed apt repository of what was built (GUEST_GPG_KEY or GUEST_GPG_KEY_FILE)
+	$(PYTHON) tools/repo-apt
+
+repo-yum: ## signed yum repositories of what was built (GUEST_GPG_KEY or GUEST_GPG_KEY_FILE)
+	$(PYTHON) tools/repo-yum
+
+publish: ## a repository to a folder or an object store: GUEST_REPO=dist/apt-repo GUEST_PUBLISH_TO=URL
+	$(PYTHON) tools/publish "$(GUEST_REPO)" "$(GUEST_PUBLISH_TO)"
+
+release: ## everything twice, compared, with sums and bills of materials, from a clean tree
+	$(PYTHON) tools/make-release
 
 repo-goo: goo ## a repository of the Windows packages (GUEST_REPO_KEY signs its index)
 	$(PYTHON) tools/repo-goo --replace $(GOOS)

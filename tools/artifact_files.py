@@ -17,30 +17,12 @@ from pathlib import Path
 
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
-_RPM_TAGS = [
-    "NAME",
-    "EPOCHNUM",
-    "VERSION",
-    "RELEASE",
-    "ARCH",
-    "SUMMARY",
-    "LICENSE",
-    "URL",
-    "VENDOR",
-    "BUILDTIME",
-    "BUILDHOST",
-    "SOURCERPM",
-    "OPTFLAGS",
-    "PLATFORM",
-    "PREIN",
-    "POSTIN",
-    "PREUN",
-    "POSTUN",
-    "PRETRANS",
-    "POSTTRANS",
-    "CHANGELOGTIME",
-    "CHANGELOGTEXT",
-]
+_RPM_TAGS = (
+    *("NAME", "EPOCHNUM", "VERSION", "RELEASE", "ARCH", "SUMMARY", "LICENSE", "URL", "VENDOR"),
+    *("BUILDTIME", "BUILDHOST", "SOURCERPM", "OPTFLAGS", "PLATFORM", "SOURCEPKGID"),
+    *("PREIN", "POSTIN", "PREUN", "POSTUN", "PRETRANS", "POSTTRANS"),
+    *("CHANGELOGTIME", "CHANGELOGTEXT"),
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +72,7 @@ def installed_files(artifact: Path) -> list[Member]:
 
 
 def difference(first: Path, second: Path) -> str:
-    """Where two builds of one artifact differ, for a person to look at; empty when they are equal."""
+    """Where two builds of one artifact differ, for people; empty when they are equal."""
     if first.read_bytes() == second.read_bytes():
         return ""
     ours, theirs = ({member.name: member for member in members(path)} for path in (first, second))

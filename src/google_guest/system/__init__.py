@@ -183,6 +183,13 @@ class System:
         """
         return self.windows.open_monitor() if self.is_windows else self.network.open_monitor()
 
+    @staticmethod
+    def set_hostname(name: str) -> None:
+        """Give the running machine this host name; see ``kernel.set_hostname``."""
+        from google_guest.system.kernel import set_hostname
+
+        set_hostname(name)
+
     def prepare(self) -> None:
         """Make the folders ready that the agent writes to; on Linux the service's unit does.
 

@@ -220,6 +220,22 @@ class Files:
         finally:
             os.close(directory)
 
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Write into the file that ``path`` leads to, for one that no other can take the place of.
+
+        Not atomic: a crash may leave a part. A file that is a mount of its own cannot be replaced.
+
+        Raises:
+            OSError: it is not there or cannot be written.
+        """
+        descriptor = os.open(self.resolved(path), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            _write_all(descriptor, data)
+            os.ftruncate(descriptor, len(data))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def set_access(self, path: str, *, mode: int, uid: int = 0, gid: int = 0) -> None:
         """Give what ``path`` leads to this mode and owner."""
         self._own(self.resolved(path), mode, uid, gid)
@@ -240,9 +256,7 @@ class Files:
             if self._may_chown:
                 os.fchown(descriptor, uid, gid)
             os.fchmod(descriptor, mode)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            _write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -303,6 +317,12 @@ class Files:
         for entry in os.listdir(directory):
             if entry.startswith(prefix):
                 _unlink_quietly(directory, entry)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _copy_attributes(source: str, target: str) -> None:

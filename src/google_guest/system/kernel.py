@@ -1,8 +1,14 @@
-"""The kernel's own account of itself: uname(2); of Windows see ``windows_release``."""
+"""The kernel's own account of itself, and its host name: uname(2), sethostname(2).
+
+Of Windows see ``windows_release``.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import sys
 
 from google_guest.records import record
 
@@ -22,3 +28,14 @@ def kernel_facts() -> KernelFacts:
     """Return the facts of the running kernel, on Linux."""
     facts = os.uname()
     return KernelFacts(facts.sysname.lower(), facts.release, facts.version, facts.machine)
+
+
+def set_hostname(name: str) -> None:
+    """Give the machine this host name until the next boot.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if sys.platform == "win32":
+        raise OSError(errno.ENOSYS, "Windows sets its name in the registry")
+    socket.sethostname(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,23 @@ def run(
     if not made:
         return Result(build, (), seconds, "the build names no file that is there", True)
     return Result(build, made, seconds)
+
+
+def found(build: Build, tree: Path) -> Result:
+    """What an earlier run of a build left in a tree, of whatever state of the tree."""
+    version = (tree / "VERSION").read_text().strip()
+    # The wheel's name has the version as Python writes it.
+    wanted = re.compile(rf"[-_.]({re.escape(version)}|{version.replace('.0', '.')})[-_.]")
+    others = tuple(suffix for one in all_builds() for suffix in one.suffixes)
+    files = [
+        path
+        for path in (tree / "dist" / build.folder).glob("*")
+        if max((each for each in others if path.name.endswith(each)), key=len, default="")
+        in build.suffixes
+        # The runtime's version is its own, which changes with its content.
+        and (wanted.search(path.name) or path.name.startswith("google-guest-python-runtime."))
+    ]
+    return Result(build, tuple(sorted(files)), reason="" if files else "not built yet")
 
 
 def table(results: Sequence[Result], top: Path) -> str:

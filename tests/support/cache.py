@@ -74,9 +74,11 @@ def artifact(
     build: Callable[[Path], None],
     *,
     max_age: float = MAX_AGE,
+    forget_after: float = MAX_AGE,
 ) -> Artifact:
     """The artifact for `facts`, built by `build(empty directory)` when it is missing or too old.
 
+    Others of the kind that nobody has used for `forget_after` seconds are removed.
     When an old one cannot be rebuilt (no network), it is used with a warning; when there is none,
     the builder's error passes through.
     """
@@ -95,7 +97,9 @@ def artifact(
                     raise
                 warnings.warn(f"{entry.name} is old and was not rebuilt: {failure}", stacklevel=2)
         _hold(entry / "use")
-    _remove_forgotten(directory, keep=entry)
+    _remove_forgotten(directory, "*", MAX_AGE, keep=entry)
+    if forget_after < MAX_AGE:
+        _remove_forgotten(directory, kind, forget_after, keep=entry)
     return Artifact(entry / "tree", artifact_key(facts), built)
 
 
@@ -126,12 +130,12 @@ def _build(entry: Path, facts: Mapping[str, object], build: Callable[[Path], Non
         raise
 
 
-def _remove_forgotten(directory: Path, *, keep: Path) -> None:
-    """Remove artifacts that nobody has used for MAX_AGE: other packages, older hooks."""
-    for use in directory.glob("*-*/use"):
+def _remove_forgotten(directory: Path, kind: str, after: float, *, keep: Path) -> None:
+    """Remove artifacts of a kind that nobody has used for so long: other packages, older hooks."""
+    for use in directory.glob(f"{kind}-*/use"):
         name, aside, _ = use.parent.name.partition(".")
         entry = directory / name
-        if entry == keep or (not aside and time.time() - use.stat().st_mtime < MAX_AGE):
+        if entry == keep or (not aside and time.time() - use.stat().st_mtime < after):
             continue
         try:
             with _locked(directory / "locks" / name, wait=False):

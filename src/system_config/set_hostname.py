@@ -114,7 +114,7 @@ def main(
     machine = system or System()
     sink = configure_logging(NAME, environ=environment)
     try:
-        return _run(machine, given, environment, read or read_instance)
+        return _run(machine, given, environment, read or (lambda: _ask(environment)))
     except NothingToDo as reason:
         log.info("nothing to do: %s", reason)
         return 0
@@ -216,23 +216,27 @@ def _first_nic(instance: Instance) -> Optional[NetworkInterface]:
     return next((nic for nic in instance.network_interfaces if nic.index == 0), None)
 
 
-def read_instance() -> Instance:
+def read_instance(client: MetadataClient) -> Instance:
     """Ask the metadata server three times at most.
 
     Raises:
         MetadataError: it gave no good answer.
     """
-    with MetadataClient() as client:
-        for left in reversed(range(TRIES)):
-            try:
-                document = client.get_json("instance/", timeout=TIMEOUT, budget=0.0)
-                break
-            except (Unreachable, BadAnswer) as error:
-                log.debug("%s", error)
-                if not left:
-                    raise
-            client.sleep(PAUSE)
+    for left in reversed(range(TRIES)):
+        try:
+            document = client.get_json("instance/", timeout=TIMEOUT, budget=0.0)
+            break
+        except (Unreachable, BadAnswer) as error:
+            log.debug("%s", error)
+            if not left:
+                raise
+        client.sleep(PAUSE)
     return parse_metadata({"instance": document}).instance
+
+
+def _ask(environ: Mapping[str, str]) -> Instance:
+    with MetadataClient(environ=environ) as client:
+        return read_instance(client)
 
 
 def take(system: System, lease: Lease, *, fqdn_as_hostname: bool) -> int:

@@ -33,7 +33,13 @@ CHANGING = (
     "utimensat,setxattr,lsetxattr,fsetxattr,sethostname,settimeofday,clock_settime,mount"
 )
 STARTING = "execve,fork,vfork"
-ALL_ON = "[Daemons]\nclock_skew_daemon = true\n"
+ALL_ON = """
+[Daemons]
+clock_skew_daemon = true
+[Unstable]
+set_hostname = true
+set_fqdn = true
+"""
 ALL_OFF = """
 [Daemons]
 accounts_daemon = false
@@ -46,11 +52,14 @@ optimize_local_ssd = false
 set_multiqueue = false
 set_io_scheduler = false
 set_overcommit = false
+[Unstable]
+set_hostname = false
+set_fqdn = false
 """
 
 REPEATED = {
-    *("accounts", "clock", "first-boot", "forwarded-addresses", "guest-attributes", "oslogin"),
-    "telemetry",
+    *("accounts", "clock", "first-boot", "forwarded-addresses", "guest-attributes", "hostname"),
+    *("oslogin", "telemetry"),
 }
 """The features that run more than once in an agent's life."""
 

@@ -57,10 +57,12 @@ FILES = {
     "/etc/boto.cfg": 0o600,
     "/etc/boto.cfg.template": 0o644,
     "/etc/google_instance_id": 0o644,
+    "/etc/hosts": 0o644,
     "/etc/iproute2/rt_protos": 0o644,
     "/etc/os-release": 0o644,
     "/etc/ssh/ssh_host_rsa_key": 0o600,
     "/etc/ssh/ssh_host_rsa_key.pub": 0o644,
+    "/proc/sys/kernel/hostname": 0o644,
     "/proc/sys/vm/overcommit_memory": 0o644,
     "/sys/block/sda/queue/scheduler": 0o644,
     "/sys/block/sda/mq/0": 0o644,
@@ -71,7 +73,13 @@ FILES = {
     "/usr/bin/google_set_multiqueue": 0o755,
     "/usr/bin/google_optimize_local_ssd": 0o755,
 }
-CONFIG = "[Daemons]\nclock_skew_daemon = true\n"
+CONFIG = """
+[Daemons]
+clock_skew_daemon = true
+[Unstable]
+set_hostname = true
+set_fqdn = true
+"""
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -122,6 +130,7 @@ TREES = st.fixed_dictionaries(
             {},
             optional={
                 "id": st.just(7) | VALUES,
+                "hostname": st.just("vm.c.p.internal") | VALUES,
                 "attributes": ATTRIBUTES | ANYTHING,
                 "networkInterfaces": NICS | ANYTHING,
                 "virtualClock": st.fixed_dictionaries({"driftToken": VALUES}) | ANYTHING,

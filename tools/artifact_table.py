@@ -3,13 +3,15 @@
 
 Reads tools/artifacts.yaml (what each package holds) and tools/targets.yaml (the distributions);
 both say what their fields mean. ``tools/artifact_table.py`` prints the target of this machine,
-which GUEST_TARGET overrides.
+which GUEST_TARGET overrides; ``--packages`` the names of its packages, ``--family`` its family.
 """
 
 from __future__ import annotations
 
+import argparse
 import fnmatch
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,8 +182,20 @@ def matches(path: str, pattern: str) -> bool:
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads YAML whose key ``on`` is that word, and no truth as in YAML 1.1."""
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("true|false"), ["t", "f"])
+
+
 def _read(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((TOP / "tools" / name).read_text())
+    loaded: dict[str, Any] = yaml.load((TOP / "tools" / name).read_text(), Loader=_Loader)
     return loaded
 
 
@@ -245,5 +259,19 @@ def _package(key: str, entry: dict[str, Any], of: Target) -> Package:
     )
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description="print the target of this machine")
+    parser.add_argument("--target", help="a name in tools/targets.yaml")
+    parser.add_argument("--packages", action="store_true", help="its packages' names instead")
+    parser.add_argument("--family", action="store_true", help="its family instead")
+    arguments = parser.parse_args()
+    chosen = target(arguments.target)
+    if arguments.packages:
+        print(" ".join(package.name for package in packages(chosen)))
+    else:
+        print(chosen.family if arguments.family else chosen.name)
+    return 0
+
+
 if __name__ == "__main__":
-    print(target().name)
+    sys.exit(main())

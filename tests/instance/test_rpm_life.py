@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from support.agent_service import AGENT, CONFIG, SETTLED
 from support.bed import Bed
 from support.documents import instance_document, nic_document
 from support.network import numbered_nics
-from support.rpm_machine import MODULES_OF_DEBIAN, OTHERS_MODULES, RPM_FILES
+from support.rpm_machine import MODULES_OF_DEBIAN, OTHERS_MODULES, RPM_FILES, made_rpm
 from support.rpm_versions import AGENT as PACKAGE
 
 TARGET = "el9"
@@ -31,6 +31,9 @@ VIP = "192.0.2.10"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0 ada"
 EDITED = "[Accounts]\ngroups = video\n# the administrator's own line\n"
 FOLDER = "/var/tmp/packages"
+
+MANAGERS = ("google-guest-agent-manager.service", "google-guest-compat-manager.service")
+Boot = Callable[..., Bed]
 
 pytestmark = pytest.mark.xdist_group("rpm-life")
 
@@ -97,6 +100,28 @@ class Life:
             traces=agent_service.traces(guest),
         )
 
+    def exchange_in_a_startup_script(self, rpms: Sequence[Path]) -> None:
+        """The next startup script installs other versions of the packages that run it."""
+        guest = self.guest
+        folder = guest.path(FOLDER)
+        for rpm in (*folder.iterdir(),):
+            rpm.unlink()
+        for rpm in rpms:
+            shutil.copy(rpm, folder)
+        guest.mds.set(
+            "instance/attributes/startup-script",
+            f"#!/bin/sh\nrpm -U --oldpackage --nodeps --force-debian {FOLDER}/*.rpm\n"
+            f"echo rpm $? >>{RUNS}\nsleep 1\necho end >>{RUNS}\n",
+        )
+        guest.run(["rm", RUNS])
+        guest.reboot()
+        runs = guest.path(RUNS)
+        guest.wait_until(lambda: "end" in runs.read_text(), 60, "the script reaches its last line")
+        guest.wait_until(
+            lambda: guest.unit_property(STARTUP, "ActiveState") == "inactive", what="it is done"
+        )
+        self.await_agent()
+
     def _belongings(self) -> str:
         shown = [
             "cat /etc/passwd /etc/group /etc/shadow /etc/sudoers.d/google_sudoers",
@@ -115,14 +140,19 @@ class Life:
         agent_service.await_first_passes(self.guest)
 
 
+def lend_modules(guest: Bed) -> None:
+    """Let Debian's PyYAML and urllib3 be found where the packages look for them."""
+    folder = artifact_table.target(TARGET).module_folders[0]
+    links = " ".join(f"{MODULES_OF_DEBIAN}/{name}" for name in OTHERS_MODULES)
+    guest.run(f"mkdir -p {folder} && ln -s {links} {folder}")
+
+
 @pytest.fixture(scope="module")
 def life() -> Iterator[Life]:
     now, later = rpm_versions.rpms(TARGET), rpm_versions.later_rpms(TARGET)
     files = {**SETTLED, **RPM_FILES, CONFIG: EDITED}
     with Bed(packages=rpm_roots.RPM_TOOLS, metadata=document(), files=files) as guest:
-        for folder in artifact_table.target(TARGET).module_folders[:1]:
-            links = " ".join(f"{MODULES_OF_DEBIAN}/{name}" for name in OTHERS_MODULES)
-            guest.run(f"mkdir -p {folder} && ln -s {links} {folder}")
+        lend_modules(guest)
         course = Life(guest)
         said = course.rpm("-i", rpms=list(now.values()))
         course.await_agent()
@@ -137,6 +167,8 @@ def life() -> Iterator[Life]:
         said = course.rpm("-U", rpms=list(later.values()))
         course.await_agent()
         course.note("upgraded", said)
+        course.exchange_in_a_startup_script(list(now.values()))
+        course.note("exchanged by a script")
         said = course.rpm("-e", *(rpm_versions.names(TARGET)[key] for key in reversed(now)))
         course.note("erased", said)
         yield course
@@ -165,12 +197,19 @@ def test_upgrade_leaves_the_agent_active_in_a_new_process(life: Life) -> None:
     assert after.traces == []
 
 
-@pytest.mark.parametrize("step", ["upgraded", "erased"])
-def test_no_script_runs_when_packages_change(life: Life, step: str) -> None:
-    assert life.steps[step].runs == life.steps["started again"].runs
+def test_no_script_runs_when_packages_change(life: Life) -> None:
+    assert life.steps["upgraded"].runs == life.steps["started again"].runs
+    assert life.steps["erased"].runs == life.steps["exchanged by a script"].runs
 
 
-@pytest.mark.parametrize("step", ["upgraded", "erased"])
+def test_script_that_exchanges_the_packages_reaches_its_end(life: Life) -> None:
+    step = life.steps["exchanged by a script"]
+    assert step.runs == "shutdown\nrpm 0\nend\n"
+    assert (step.active, step.enabled, step.ready) == ("active", ["enabled"] * 4, True)
+    assert life.guest.unit_property(STARTUP, "Result") == "success"
+
+
+@pytest.mark.parametrize("step", ["upgraded", "exchanged by a script", "erased"])
 def test_users_keys_settings_and_routes_stay(life: Life, step: str) -> None:
     held = life.steps["started again"].belongings
     assert KEY in held
@@ -190,7 +229,7 @@ def test_upgrade_runs_the_new_packages_scriptlets_first_and_the_last_ones_at_the
         assert order.index("%posttrans") == len(order) - 1
 
 
-@pytest.mark.parametrize("step", ["installed", "upgraded"])
+@pytest.mark.parametrize("step", ["installed", "upgraded", "exchanged by a script"])
 def test_installed_files_are_those_of_the_database(life: Life, step: str) -> None:
     assert life.steps[step].verified == ""
 
@@ -201,3 +240,38 @@ def test_erasure_stops_the_agent_and_disables_its_units(life: Life) -> None:
     assert "enabled" not in step.enabled
     assert not life.guest.path("/usr/bin/google_guest_agent").exists()
     assert step.traces == []
+
+
+@pytest.fixture
+def vendor(tmp_path: Path) -> Path:
+    """The vendor's agent whose manager runs in the agent's stead (guest-agent: packaging/)."""
+    unit = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
+    return made_rpm(
+        tmp_path,
+        PACKAGE,
+        "20251218.00",
+        release="g1.el9",
+        epoch=2,
+        files={f"/usr/lib/systemd/system/{each}": unit for each in (AGENT, *MANAGERS)},
+        scripts={
+            "post": f"systemctl daemon-reload; systemctl enable --now {' '.join(MANAGERS)}\n"
+            f"systemctl disable {AGENT}",
+            "preun": f"if [ $1 -eq 0 ]; then systemctl disable --now {' '.join(MANAGERS)}; fi",
+        },
+    )
+
+
+def test_vendors_managers_give_way_to_the_agent(bed: Boot, vendor: Path) -> None:
+    guest = bed(packages=rpm_roots.RPM_TOOLS, metadata=document(), files={**SETTLED, **RPM_FILES})
+    lend_modules(guest)
+    course = Life(guest)
+    course.rpm("-U", rpms=[vendor])
+    assert {guest.unit_property(unit, "ActiveState") for unit in MANAGERS} == {"active"}
+    packages = rpm_versions.later_rpms(TARGET)
+    course.rpm("-U", rpms=[packages[rpm_versions.LIBRARY], packages[PACKAGE]])
+    course.await_agent()
+    assert {guest.unit_property(unit, "ActiveState") for unit in MANAGERS} == {"inactive"}
+    found = guest.run(["find", "/etc/systemd", "-name", "google-guest-*manager*"])
+    assert found.stdout == ""
+    assert guest.run(["systemctl", "is-enabled", AGENT]).stdout.strip() == "enabled"
+    assert guest.run(["cat", RUNS], check=False).stdout == ""

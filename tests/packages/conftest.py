@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from support.goos import MissingPart, built_goos
 
 SUITE = "bookworm"
 TARGETS = ("deb", "dsc", "sdist", "wheel", "deb-lib")
+NO_NETWORK = ("unshare", "--net") if os.geteuid() == 0 else ()
 ChrootFactory = Callable[..., Chroot]
 MakeRun = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -109,6 +111,8 @@ def built_tree(frozen_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def hostile_build(frozen_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same in another folder, by a user with other settings and a python3 that does not work.
 
+    Without a network, where the tests run as root.
+
     The name `python3` is the first in PATH, as it is where people install their own Python.
     """
     folder = tmp_path_factory.mktemp("hostile") / "another-tree"
@@ -120,6 +124,7 @@ def hostile_build(frozen_tree: Path, tmp_path_factory: pytest.TempPathFactory) -
     done = run_make(
         folder,
         *TARGETS,
+        prefix=NO_NETWORK,
         umask=0o077,
         TZ="Pacific/Kiritimati",
         LC_ALL="de_DE.UTF-8",
@@ -137,10 +142,14 @@ def make() -> MakeRun:
 
 
 def run_make(
-    folder: Path, *targets: str, umask: int = 0o022, **environment: str
+    folder: Path,
+    *targets: str,
+    umask: int = 0o022,
+    prefix: Sequence[str] = (),
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/usr/bin/make", "-C", str(folder), *targets],
+        [*prefix, "/usr/bin/make", "-C", str(folder), *targets],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -16,6 +16,7 @@ import pytest
 import release
 import sbom
 from packaging.version import Version
+from support import rpm_versions
 from support.commands import Completed, run_command
 from support.debs import GuestDebs
 
@@ -272,6 +273,15 @@ def test_windows_packages_have_the_version_of_the_tree(guest_goos: Mapping[str, 
     # The runtime has a version of its own, which changes with its content.
     versions.pop("google-guest-python-runtime")
     assert set(versions.values()) == {f"{VERSION}.0@1"}
+
+
+def test_rpms_have_the_version_of_the_tree_and_no_epoch() -> None:
+    versions = set()
+    for rpm in rpm_versions.rpms("el9").values():
+        form = "%{EPOCH} %{VERSION}-%{RELEASE}"
+        command = ["rpm", "-qp", "--nosignature", "--queryformat", form, str(rpm)]
+        versions.add(run_command(command, purpose="read a package").stdout)
+    assert versions == {f"(none) {VERSION}-1.el9"}
 
 
 def test_programs_say_the_version_of_the_tree(unpacked: dict[str, Path]) -> None:

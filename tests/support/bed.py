@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Optional, Union
 from support import furnish, roots, sweep
 from support.emulator import Metadata, emulate
 from support.guest import BedState, Guest, kill_cgroup
-from support.network import NAMESPACES, Network, numbered_nics
+from support.network import LEASED_NAME, NAMESPACES, Network, numbered_nics
 from support.processes import Child, start_child
 from support.terminals import Terminals
 
@@ -76,6 +76,7 @@ class Bed(Guest):
         *,
         debs: Sequence[Path] = (),
         dhcp: Union[bool, str] = False,
+        dhcp_name: str = LEASED_NAME,
         dmi: bool = True,
         serial: bool = True,
         metadata: Union[Metadata, bool] = True,
@@ -91,10 +92,10 @@ class Bed(Guest):
 
         `debs` are installed before the first boot.  `dhcp`: the DHCP client that configures the
         first NIC ("dhclient", "networkd", "NetworkManager"; True: the suite's own); False: the
-        network is complete before PID 1.  `metadata`: a document, the name of an emulator
-        profile (its NICs become those of the bed), True for a plain instance (`documents`), False
-        for no metadata server.  `packages`: further ones of the distribution.  `files`: texts
-        placed in the guest before its first boot, by path.
+        network is complete before PID 1.  `dhcp_name`: the host name that DHCP answers give.
+        `metadata`: a document, the name of an emulator profile (its NICs become those of the bed),
+        True for a plain instance (`documents`), False for no metadata server.  `packages`: further
+        ones of the distribution.  `files`: texts put into the guest before its first boot, by path.
         """
         name = sweep.PREFIX + (name or f"{_worker()}{os.getpid()}-{next(_numbers)}")
         self._dhcp_client = furnish.dhcp_client(suite, dhcp)
@@ -122,7 +123,9 @@ class Bed(Guest):
         self._packages = (*packages, *furnish.client_packages(self._dhcp_client))
         self._files = dict(files or {})
         self._progress = progress
-        self._network = Network(name, specification, dhcp=self._dhcp_client is not None)
+        self._network = Network(
+            name, specification, dhcp=self._dhcp_client is not None, leased_name=dhcp_name
+        )
         self._terminals: Optional[Terminals] = None
         self._runner: Optional[Child] = None
         self._children: list[Child] = []

@@ -22,6 +22,7 @@ from support.commands import run_command
 METADATA_V4 = "169.254.169.254"
 METADATA_V6 = "fd20:ce::254"
 MTU = 1460
+LEASED_NAME = "bed.c.test-project.internal"
 NAMESPACES = Path("/run/netns")
 _DROP_TABLE = "drop_metadata"
 
@@ -66,11 +67,14 @@ def numbered_nics(count: int, *, macs: Sequence[str] = ()) -> tuple[Nic, ...]:
 class Network:
     """The two namespaces of one bed."""
 
-    def __init__(self, bed: str, nics: tuple[Nic, ...], *, dhcp: bool) -> None:
+    def __init__(
+        self, bed: str, nics: tuple[Nic, ...], *, dhcp: bool, leased_name: str = LEASED_NAME
+    ) -> None:
         self.inside = f"{bed}-in"
         self.outside = f"{bed}-out"
         self.nics = nics
         self._dhcp = dhcp
+        self._leased_name = leased_name
 
     def create_outside(self) -> None:
         """Make the outside namespace with its bridges and addresses."""
@@ -195,7 +199,10 @@ class Network:
                 f"--dhcp-range=set:{tag},{first}.2,{first}.250,255.255.240.0,86400",
                 f"--dhcp-range=set:{tag},{prefix6}::2,{prefix6}::fff,64,86400",
                 f"--dhcp-host={nic.mac},{nic.address},[{nic.address6}]",
-                *(f"--dhcp-option-force=tag:{tag},{o}" for o in _dhcp_options(nic)),
+                *(
+                    f"--dhcp-option-force=tag:{tag},{o}"
+                    for o in _dhcp_options(nic, self._leased_name)
+                ),
             ]
         return command
 
@@ -228,12 +235,12 @@ def interface_names(namespace: str) -> tuple[str, ...]:
     return tuple(link["ifname"] for link in json.loads(done.stdout))
 
 
-def _dhcp_options(nic: Nic) -> tuple[str, ...]:
+def _dhcp_options(nic: Nic, name: str) -> tuple[str, ...]:
     return (
         "1,255.255.255.255",
         f"3,{nic.gateway}",
         f"6,{METADATA_V4}",
-        "12,bed.c.test-project.internal",
+        f"12,{name}",
         "15,c.test-project.internal",
         f"26,{MTU}",
         f"42,{METADATA_V4}",

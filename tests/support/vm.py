@@ -286,7 +286,11 @@ class Machine(Guest):
             raise QmpError(f"{drive}: {said}")
         driver, *options = f"{disk.options()},drive=plugged-{disk.name}".split(",")
         pairs = dict(option.split("=", 1) for option in options)
-        self.monitor.command("device_add", {"driver": driver, **pairs})
+        self.monitor.command("device_add", {"driver": driver, "id": disk.name, **pairs})
+
+    def unplug_scsi(self, disk: vm_devices.ScsiDisk) -> None:
+        """Take away a disk that was plugged in."""
+        self.monitor.command("device_del", {"id": disk.name})
 
     def snapshot(self) -> None:
         """Keep the whole state, memory and disks, for `restore`."""

@@ -1,0 +1,284 @@
+"""Names and settings of disks on a running kernel: SCSI and NVMe, persistent disks and local SSDs,
+with the identities that the platform gives them, and disks of others.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.vm_devices import NvmeController, NvmeNamespace, ScsiDisk
+from support.vm_image import Partition
+
+if TYPE_CHECKING:
+    from conftest import Machines
+    from support.debs import GuestDebs
+    from support.vm import Machine
+
+LINKS = "/dev/disk/by-id"
+ONE_PARTITION = (Partition(2048, 65536),)
+LONGEST_TIMEOUT = 4294967295
+TICK = 10
+"""Milliseconds: the kernel never gives up a request to a persistent disk, and shows the time that
+it was told rounded to its ticks (4294967288 for 250 ticks a second)."""
+
+SCSI = (
+    ScsiDisk("data-1", partitions=ONE_PARTITION),
+    ScsiDisk("local-ssd-0", product="EphemeralDisk"),
+    ScsiDisk("foreign", vendor="ACME", partitions=ONE_PARTITION),
+)
+PERSISTENT = NvmeController(
+    "persistent",
+    "nvme_card-pd",
+    (
+        NvmeNamespace(
+            1, b'{"device_name":"nv-1","disk_type":"PERSISTENT"}', partitions=ONE_PARTITION
+        ),
+        NvmeNamespace(2, b'{"device_name": \t"a.b_c-1"}'),
+        NvmeNamespace(3),
+        NvmeNamespace(4, b'{"device_name":"../x","disk_type":"PERSISTENT"}'),
+        NvmeNamespace(5, b'{"device_name":"cut'),
+        NvmeNamespace(6, b'{"device_name":"white space"}'),
+    ),
+)
+LOCAL = NvmeController(
+    "local",
+    "nvme_card",
+    (
+        NvmeNamespace(1, partitions=ONE_PARTITION),
+        NvmeNamespace(2, b'{"device_name":"local-nvme-ssd-1","disk_type":"LOCAL_SSD"}'),
+        NvmeNamespace(3, b'{"device_name":"scratch","disk_type":"LOCAL_SSD"}'),
+    ),
+)
+LOCAL_3 = NvmeController("local-3", "nvme_card3")
+FOREIGN = NvmeController("foreign", "nvme-card", (NvmeNamespace(1, b'{"device_name":"evil"}'),))
+
+EXPECTED = {
+    "google-data-1": "scsi data-1",
+    "google-data-1-part1": "scsi data-1 part1",
+    "google-local-ssd-0": "scsi local-ssd-0",
+    "google-nv-1": "persistent 1",
+    "google-nv-1-part1": "persistent 1 part1",
+    "google-a.b_c-1": "persistent 2",
+    "google-local-nvme-ssd-0": "local 1",
+    "google-local-nvme-ssd-0-part1": "local 1 part1",
+    "google-local-nvme-ssd-1": "local 2",
+    "google-local-nvme-ssd-2": "local 3",
+    "google-scratch": "local 3",
+    "google-local-nvme-ssd-3": "local-3 1",
+}
+"""Each link and its disk: what the kernel says of it, not udev."""
+
+_NODES = """
+import glob, json, os
+def text(path):
+    with open(path) as file:
+        return file.read().strip()
+nodes = {}
+for block in glob.glob('/sys/block/*'):
+    node = os.path.basename(block)
+    if os.path.exists(f'{block}/nsid'):
+        disk = text(f'{block}/device/serial') + ' ' + text(f'{block}/nsid')
+    elif os.path.exists(f'{block}/device/vpd_pg80'):
+        with open(f'{block}/device/vpd_pg80', 'rb') as page:
+            disk = 'scsi ' + page.read()[4:].decode().strip()
+    else:
+        continue
+    nodes[node] = disk
+    for partition in glob.glob(f'{block}/{node}*'):
+        number = text(f'{partition}/partition')
+        nodes[os.path.basename(partition)] = f'{disk} part{number}'
+print(json.dumps(nodes))
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(boot: Machines, guest_debs: GuestDebs) -> Machine:
+    """A machine with disks of every kind."""
+    debs = guest_debs.with_packages("google-compute-engine-oslogin", "google-compute-engine")
+    made = boot(debs=debs, scsi=SCSI, nvme=(PERSISTENT, LOCAL, LOCAL_3, FOREIGN))
+    made.settle()
+    return made
+
+
+@pytest.fixture(scope="module")
+def nodes(machine: Machine) -> dict[str, str]:
+    """The node of each disk and partition, by what the kernel says of it."""
+    found: dict[str, str] = json.loads(machine.run(["python3", "-ISc", _NODES]).stdout)
+    return {disk: node for node, disk in found.items()}
+
+
+def links(machine: Machine) -> dict[str, str]:
+    """The platform's links and the nodes they lead to."""
+    script = f"cd {LINKS} && for link in google-*; do echo $link $(readlink $link); done"
+    lines = machine.run(script).stdout.splitlines()
+    return {link: target.rpartition("/")[2] for link, target in map(str.split, lines)}
+
+
+def queue(machine: Machine, node: str, setting: str) -> str:
+    return machine.run(["cat", f"/sys/block/{node}/queue/{setting}"]).stdout.strip()
+
+
+def test_exactly_the_platforms_disks_have_links_with_their_names(
+    machine: Machine, nodes: dict[str, str]
+) -> None:
+    assert links(machine) == {link: nodes[disk] for link, disk in EXPECTED.items()}
+
+
+def test_disks_of_others_are_there_without_a_link(machine: Machine, nodes: dict[str, str]) -> None:
+    others = {nodes[d] for d in ("scsi foreign", "scsi foreign part1", "root 1", "foreign 1")}
+    assert others & set(links(machine).values()) == set()
+
+
+@pytest.mark.parametrize("nsid", [3, 4, 5, 6], ids=["empty", "path", "cut off", "blank"])
+def test_persistent_disk_without_a_good_name_has_no_link(
+    machine: Machine, nodes: dict[str, str], nsid: int
+) -> None:
+    assert nodes[f"persistent {nsid}"] not in links(machine).values()
+
+
+@pytest.mark.parametrize(
+    ("disk", "answer"),
+    [
+        (
+            "persistent 1",
+            "ID_SERIAL_SHORT=nv-1\nID_SERIAL=Google_PersistentDisk_nv-1\n",
+        ),
+        (
+            "persistent 1 part1",
+            "ID_SERIAL_SHORT=nv-1\nID_SERIAL=Google_PersistentDisk_nv-1\n",
+        ),
+        (
+            "local-3 1",
+            "ID_SERIAL_SHORT=local-nvme-ssd-3\nID_SERIAL=Google_EphemeralDisk_local-nvme-ssd-3\n",
+        ),
+    ],
+)
+def test_helper_tells_the_name_of_a_disk(
+    machine: Machine, nodes: dict[str, str], disk: str, answer: str
+) -> None:
+    done = machine.run(["/usr/lib/udev/google_nvme_id", "-d", f"/dev/{nodes[disk]}"])
+    assert done.stdout.startswith(answer)
+
+
+@pytest.mark.parametrize("disk", ["persistent 3", "persistent 4", "foreign 1", "scsi data-1"])
+def test_helper_fails_and_prints_nothing_for_a_disk_without_a_name(
+    machine: Machine, nodes: dict[str, str], disk: str
+) -> None:
+    done = machine.run(["/usr/lib/udev/google_nvme_id", "-d", f"/dev/{nodes[disk]}"], check=False)
+    assert (done.status != 0, done.stdout) == (True, "")
+    assert done.stderr.count("\n") == 1
+
+
+def test_requests_to_persistent_nvme_disks_alone_never_time_out(
+    machine: Machine, nodes: dict[str, str]
+) -> None:
+    timeouts = {
+        disk: int(queue(machine, node, "io_timeout"))
+        for disk, node in nodes.items()
+        if node.startswith("nvme") and "part" not in disk
+    }
+    endless = {disk for disk, timeout in timeouts.items() if timeout > LONGEST_TIMEOUT - TICK}
+    assert endless == {f"persistent {nsid}" for nsid in range(1, 7)}
+
+
+def test_event_of_a_partition_leaves_the_timeout_of_its_disk(
+    machine: Machine, nodes: dict[str, str]
+) -> None:
+    disk, partition = nodes["persistent 1"], nodes["persistent 1 part1"]
+    setting = f"/sys/block/{disk}/queue/io_timeout"
+    machine.run(f"echo 30000 >{setting}")
+    change(machine, partition)
+    assert queue(machine, disk, "io_timeout") == "30000"
+    change(machine, disk)
+    assert int(queue(machine, disk, "io_timeout")) > LONGEST_TIMEOUT - TICK
+
+
+def test_later_events_change_no_link(machine: Machine) -> None:
+    before = links(machine)
+    machine.run("udevadm trigger --subsystem-match=block --action=change")
+    machine.settle()
+    assert links(machine) == before
+
+
+def test_link_comes_and_goes_with_a_disk(machine: Machine) -> None:
+    disk = ScsiDisk("later", partitions=ONE_PARTITION)
+    machine.plug_scsi(disk)
+    machine.wait_until(
+        lambda: {"google-later", "google-later-part1"} <= set(links(machine)),
+        what="the links of a disk that was plugged in",
+    )
+    machine.unplug_scsi(disk)
+    machine.wait_until(
+        lambda: not {"google-later", "google-later-part1"} & set(links(machine)),
+        what="the links of a disk that was unplugged go away",
+    )
+
+
+def test_local_ssd_tool_spreads_interrupts_and_takes_schedulers_off(
+    machine: Machine, nodes: dict[str, str]
+) -> None:
+    machine.run(f"echo mq-deadline >/sys/block/{nodes['scsi local-ssd-0']}/queue/scheduler")
+    persistent = queue(machine, nodes["scsi data-1"], "scheduler")
+    for _ in range(2):
+        done = machine.run("google_optimize_local_ssd")
+        assert len(done.stdout.splitlines() + done.stderr.splitlines()) == 1
+        settings = {
+            name: queue(machine, nodes["scsi local-ssd-0"], name)
+            for name in ("scheduler", "add_random", "rotational", "rq_affinity", "nomerges")
+        }
+        assert settings == {
+            "scheduler": "[none] mq-deadline",
+            "add_random": "0",
+            "rotational": "0",
+            "rq_affinity": "0",
+            "nomerges": "1",
+        }
+        assert queue(machine, nodes["scsi data-1"], "scheduler") == persistent
+
+
+def test_local_ssd_tool_binds_interrupts_of_local_ssds_alone(machine: Machine) -> None:
+    # The queues' interrupts are the kernel's own; those of the controllers may be moved.
+    movable = {
+        controller["serial"]: controller["irqs"][0]
+        for controller in controllers(machine)
+        if controller["irqs"]
+    }
+    for irq in movable.values():
+        machine.run(f"echo 0-1 >/proc/irq/{irq}/smp_affinity_list")
+    machine.run("google_optimize_local_ssd")
+    bound = {
+        serial: machine.read(f"/proc/irq/{irq}/smp_affinity_list").strip()
+        for serial, irq in movable.items()
+    }
+    assert (bound["local"] in "01", bound["local-3"] in "01") == (True, True)
+    others = ("root", "persistent", "foreign")
+    assert [bound[serial] for serial in others] == ["0-1"] * 3
+
+
+def change(machine: Machine, node: str) -> None:
+    """A change event of a node, handled."""
+    machine.run(f"udevadm trigger --action=change /dev/{node}")
+    machine.settle()
+
+
+_CONTROLLERS = """
+import glob, json, os
+def text(path):
+    with open(path) as file:
+        return file.read().strip()
+print(json.dumps([
+    {
+        'serial': text(f'{controller}/serial'),
+        'irqs': sorted(map(int, os.listdir(f'{controller}/device/msi_irqs'))),
+    }
+    for controller in glob.glob('/sys/class/nvme/nvme*')
+]))
+"""
+
+
+def controllers(machine: Machine) -> list[dict[str, Any]]:
+    """The NVMe controllers and their interrupts; the first one is that of the commands to it."""
+    found: list[dict[str, Any]] = json.loads(machine.run(["python3", "-ISc", _CONTROLLERS]).stdout)
+    return found

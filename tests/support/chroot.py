@@ -65,12 +65,18 @@ class Chroot:
     """One such system; `folder` holds its upper directory and must lie on a real file system."""
 
     def __init__(
-        self, trees: Sequence[Path], folder: Path, *, recorded_systemctl: bool = False
+        self,
+        trees: Sequence[Path],
+        folder: Path,
+        *,
+        recorded_systemctl: bool = False,
+        network: bool = True,
     ) -> None:
         """`trees`: a base, in front of it the layers of what is installed already."""
         self._lower = ":".join(str(tree) for tree in trees)
         self._folder = folder
         self._recorded = recorded_systemctl
+        self._namespaces = ("--mount", "--pid", *(() if network else ("--net",)))
         for name in ("upper", "overlay", "root", "media"):
             (folder / name).mkdir(parents=True)
         (folder / "upper").chmod(0o755)
@@ -91,7 +97,7 @@ class Chroot:
         variables = {**_ENVIRONMENT, **(environment or {})}
         return run_command(
             [
-                *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
+                *("unshare", *self._namespaces, "--fork", "--kill-child"),
                 *(
                     "sh",
                     str(self._folder / "enter"),

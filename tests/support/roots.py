@@ -1,6 +1,7 @@
 """Root trees of the beds: a distribution's base, and layers with our packages installed on it.
 
-Reads: the host's apt sources, for the mirror it already uses.  Writes: the artifact cache.
+Reads: the host's apt sources, for the mirror it already uses; GUEST_UBUNTU_MIRROR for Ubuntu's, and
+GUEST_UBUNTU_KEYRING where Debian has no package of its keys.  Writes: the artifact cache.
 
 A base is what mmdebstrap makes of the archive: the distribution's own packages with their own
 maintainer scripts, never touched by a bed (beds stack an overlay on it).  A layer is the upper
@@ -145,7 +146,8 @@ def archive_problem(suite: str) -> Optional[str]:
     """Why the archive of `suite` cannot be used, or None.  One small request."""
     mirror = _mirror(suite)
     if mirror is None:
-        return f"no package mirror is configured for {suite}"
+        hint = " (GUEST_UBUNTU_MIRROR=URL)" if suite in UBUNTU_SUITES else ""
+        return f"no package mirror is configured for {suite}{hint}"
     try:
         with urllib.request.urlopen(f"{mirror}/dists/{suite}/InRelease", timeout=10) as answer:
             answer.read(1)
@@ -162,13 +164,12 @@ class _BaseBuild:
         self._extra = tuple(extra)
 
     def __call__(self, tree: Path) -> None:
-        _bootstrap(
+        bootstrap(
             self._suite,
             tree,
             "--variant=important",
             "--include=" + ",".join((*BASE_PACKAGES, *self._extra)),
             *_mask_hooks(),
-            *_distribution_options(self._suite),
         )
 
 
@@ -180,7 +181,7 @@ class _HelperBuild:
         self._packages = tuple(packages)
 
     def __call__(self, tree: Path) -> None:
-        _bootstrap(self._suite, tree, "--variant=apt", "--include=" + ",".join(self._packages))
+        bootstrap(self._suite, tree, "--variant=apt", "--include=" + ",".join(self._packages))
 
 
 class _LayerBuild:
@@ -213,9 +214,10 @@ class _LayerBuild:
         cache.remove_tree(tree / "upper.work")
 
 
-def _bootstrap(suite: str, tree: Path, *options: str) -> None:
+def bootstrap(suite: str, tree: Path, *options: str) -> None:
     """Run mmdebstrap for `suite` into the empty directory `tree`."""
     mirror = _mirror(suite)
+    options = (*options, *_distribution_options(suite))
     run_command(
         [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
@@ -246,13 +248,14 @@ def _mask_hooks() -> list[str]:
 
 def _distribution_options(suite: str) -> list[str]:
     if suite in UBUNTU_SUITES:
-        return ["--components=main,universe"]
+        keyring = os.environ.get("GUEST_UBUNTU_KEYRING")
+        return ["--components=main,universe", *([f"--keyring={keyring}"] if keyring else [])]
     return []
 
 
 def _mirror(suite: str) -> Optional[str]:
     if suite in UBUNTU_SUITES:
-        return os.environ.get("GUEST_TEST_UBUNTU_MIRROR")
+        return os.environ.get("GUEST_UBUNTU_MIRROR") or os.environ.get("GUEST_TEST_UBUNTU_MIRROR")
     return debian_mirror(_apt_sources())
 
 

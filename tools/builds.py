@@ -59,7 +59,6 @@ def all_builds(host: str | None = None) -> list[Build]:
     found = [
         Build("sdist", (tools + "build-sdist",), "any", suffixes=(".tar.gz",)),
         Build("wheel", (tools + "build-wheel",), "any", suffixes=(".whl",)),
-        Build("deb", (tools + "build-deb",), host, suffixes=(".deb",)),
         Build(
             "dsc",
             (tools + "build-deb", "--source"),
@@ -69,7 +68,9 @@ def all_builds(host: str | None = None) -> list[Build]:
         Build("deb-lib", (tools + "build-deb-lib",), "any", "deb-lib", suffixes=(".deb",)),
     ]
     for name, target in artifact_table.targets().items():
-        if target.format == "deb" and name != host:
+        if target.format == "deb" and name == host:
+            found.append(Build("deb", (tools + "build-deb",), name, suffixes=(".deb",)))
+        elif target.format == "deb":
             place = f"root of {target.suite}"
             command = (tools + "build-deb",)
             found.append(Build(f"deb {name}", command, name, name, place, (".deb",)))

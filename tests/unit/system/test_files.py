@@ -43,6 +43,25 @@ def test_file_is_never_wider_than_its_mode_while_it_is_written(
     assert modes == [0o600]
 
 
+def test_overwritten_file_stays_the_same_file(files: Files, tmp_path: Path) -> None:
+    target = tmp_path / "f"
+    target.write_bytes(b"a longer text")
+    target.chmod(0o604)
+    (tmp_path / "link").symlink_to("/f")
+    before = target.stat()
+    files.overwrite("/link", b"short")
+    after = target.stat()
+    assert target.read_bytes() == b"short"
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["f", "link"]
+
+
+def test_missing_file_is_not_made_by_overwriting(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.overwrite("/f", b"x")
+    assert os.listdir(tmp_path) == []
+
+
 def test_failed_write_leaves_the_old_file_and_no_leftover(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,8 +11,13 @@
 
 createrepo_c writes the indexes. Their times and the packages' are set, so that the same unsigned
 packages give the same bytes; signatures differ each time, which is why a package that is there
-already is never signed again. There are two signatures: a package's (`gpgcheck`) and the index's
-(`repo_gpgcheck`), and the index has the sums of the signed packages, so packages come first.
+already is never signed again. There are two signatures: a package's (`gpgcheck`, for zypper also
+`pkg_gpgcheck`) and the index's (`repo_gpgcheck`), and the index has the sums of the signed
+packages, so packages come first.
+
+repomd.xml and its signature are two files, and dnf reads them in the other order than zypper: a
+machine that comes between their two replacements refuses the index and asks again later. One
+signature file for both states would close the gap; zypper refuses that.
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ PACKAGES = "Packages"
 METADATA = "repodata"
 NOARCH = "noarch"
 ARCHITECTURES = ("x86_64", "aarch64")
+_SUSE = "google-compute-engine-sles"
 _TARGET = re.compile(r"[a-z][a-z0-9]*")
 _FIELDS = ("NAME", "EPOCHNUM", "VERSION", "RELEASE", "ARCH", "BUILDTIME", "SOURCERPM")
 
@@ -223,7 +229,7 @@ def _write_repo_file(folder: Path, options: Options) -> None:
     """What a machine needs: the repository's section, and the keys that it trusts for it."""
     name = folder.name
     lines = [
-        f"# /etc/yum.repos.d/{name}.repo (SUSE: /etc/zypp/repos.d/{name}.repo)",
+        f"# {'/etc/zypp/repos.d' if name.startswith(_SUSE) else '/etc/yum.repos.d'}/{name}.repo",
         f"[{name}]",
         "name=Guest environment of Compute Engine instances",
         f"baseurl={options.url}/{name}",
@@ -232,6 +238,9 @@ def _write_repo_file(folder: Path, options: Options) -> None:
         f"repo_gpgcheck={int(options.signer is not None)}",
     ]
     if options.signer is not None:
+        if name.startswith(_SUSE):
+            # With a signed index zypper takes unsigned packages unless it is told not to.
+            lines.append("pkg_gpgcheck=1")
         lines.insert(1, f"# The key's fingerprint is {options.signer.fingerprint}.")
         lines.append(f"gpgkey={options.url}/{name}/{states.KEY_FILE}")
         keys = folder / states.KEY_FILE

@@ -15,6 +15,7 @@ import pytest
 from support import agent_service
 from support.agent_service import AGENT, CONFIG, SETTLED
 from support.bed import Bed
+from support.commands import run_command
 from support.debs import OSLOGIN, SOURCE_TREE, GuestDebs
 from support.documents import instance_document, nic_document
 from support.network import LEASED_NAME, numbered_nics
@@ -119,6 +120,20 @@ def test_a_lease_calls_the_instance_by_its_name(boot: Boot, suite: str) -> None:
     )
     guest.wait_until(lambda: static_name_of(guest) == "bed", 10, "the next boot has the name")
     assert guest.failed_units() == ()
+
+
+def test_a_lease_calls_an_instance_of_debian_11_by_its_name(
+    bed: Boot, guest_debs: GuestDebs
+) -> None:
+    # The platform's images of this release use dhclient, and its hostnamectl has the old command.
+    guest = bed("bullseye", debs=guest_debs, dhcp="dhclient", files=clone())
+    # Its C library is older than the one that OS Login, which the package needs, was built with.
+    (package,) = guest_debs.named("google-compute-engine")
+    run_command(["dpkg-deb", "-x", str(package), str(guest.path("/"))], purpose="unpack a package")
+    assert guest.run("hostnamectl hostname x", check=False).status != 0
+    guest.reboot()
+    await_name(guest)
+    guest.wait_until(lambda: static_name_of(guest) == "bed", 10, "the next boot has the name")
 
 
 def test_renewals_write_and_restart_nothing_and_later_hooks_run(boot: Boot) -> None:

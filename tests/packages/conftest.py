@@ -61,7 +61,7 @@ def unpacked(guest_debs: GuestDebs, tmp_path_factory: pytest.TempPathFactory) ->
 def chroot(guest_debs: GuestDebs) -> Iterator[ChrootFactory]:
     """A factory of systems without systemd's process; they end with the test.
 
-    `installed`: the packages are there already, `recorded_systemctl`: see Chroot.
+    `installed`: the agent is there already, and `packages`; the rest: see Chroot.
     """
     problems = [is_possible()] if is_possible() else list(tiers.root_problems(SUITE))
     if problems:
@@ -71,11 +71,21 @@ def chroot(guest_debs: GuestDebs) -> Iterator[ChrootFactory]:
         pytest.skip(reason)
     folders: list[Path] = []
 
-    def make(*, installed: bool = False, recorded_systemctl: bool = False) -> Chroot:
-        trees = [roots.layer(SUITE, guest_debs)] if installed else []
+    def make(
+        *,
+        installed: bool = False,
+        packages: Sequence[str] = (),
+        recorded_systemctl: bool = False,
+        recorded: Sequence[str] = (),
+    ) -> Chroot:
+        debs = guest_debs.with_packages(*packages)
+        trees = [roots.layer(SUITE, debs)] if installed or packages else []
         folders.append(Path(tempfile.mkdtemp(prefix="guest-chroot-")))
         return Chroot(
-            [*trees, roots.base(SUITE)], folders[-1], recorded_systemctl=recorded_systemctl
+            [*trees, roots.base(SUITE)],
+            folders[-1],
+            recorded_systemctl=recorded_systemctl,
+            recorded=recorded,
         )
 
     yield make

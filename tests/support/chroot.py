@@ -39,6 +39,11 @@ if [ "$running" = yes ]; then
     mount --bind "$root/usr/bin/systemctl" "$root/run/systemctl-of-the-system"
     mount --bind "$work/systemctl" "$root/usr/bin/systemctl"
 fi
+while read -r program; do
+    mkdir -p "$root${program%/*}"
+    : >>"$root$program"
+    mount --bind "$work/recorder" "$root$program"
+done <"$work/recorded"
 exec chroot "$root" "$@"
 """
 
@@ -51,6 +56,10 @@ for word in "$@"; do
     is-active) exit 3 ;;
     esac
 done
+"""
+
+_PROGRAM_RECORDER = """#!/bin/sh
+echo "${0##*/} $*" >>/media/program-calls
 """
 
 _ENVIRONMENT = {
@@ -70,9 +79,13 @@ class Chroot:
         folder: Path,
         *,
         recorded_systemctl: bool = False,
+        recorded: Sequence[str] = (),
         network: bool = True,
     ) -> None:
-        """`trees`: a base, in front of it the layers of what is installed already."""
+        """`trees`: a base, in front of it the layers of what is installed already.
+
+        `recorded`: absolute paths of programs that are written down as well, and succeed.
+        """
         self._lower = ":".join(str(tree) for tree in trees)
         self._folder = folder
         self._recorded = recorded_systemctl
@@ -81,9 +94,10 @@ class Chroot:
             (folder / name).mkdir(parents=True)
         (folder / "upper").chmod(0o755)
         (folder / "enter").write_text(_ENTER)
-        recorder = folder / "systemctl"
-        recorder.write_text(_RECORDER)
-        recorder.chmod(0o755)
+        (folder / "recorded").write_text("".join(f"{path}\n" for path in recorded))
+        for name, text in {"systemctl": _RECORDER, "recorder": _PROGRAM_RECORDER}.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
 
     def run(
         self,
@@ -170,11 +184,19 @@ class Chroot:
 
     def systemctl_calls(self) -> list[str]:
         """The recorded calls that ask systemd to do something, in order; empties the record."""
-        record = self._folder / "media" / "systemctl-calls"
+        questions = {"is-enabled", "is-active", "preset"}
+        lines = self._record("systemctl-calls")
+        return [line for line in lines if not questions & set(line.split())]
+
+    def program_calls(self) -> list[str]:
+        """The calls of `recorded` programs by name, in order; empties the record."""
+        return self._record("program-calls")
+
+    def _record(self, name: str) -> list[str]:
+        record = self._folder / "media" / name
         lines = record.read_text().splitlines() if record.exists() else []
         record.unlink(missing_ok=True)
-        questions = {"is-enabled", "is-active", "preset"}
-        return [line for line in lines if not questions & set(line.split())]
+        return lines
 
     def files(self) -> set[str]:
         """Paths of everything but what kernel and run time put there."""

@@ -18,6 +18,7 @@ SOURCE_TREE = Path(__file__).resolve().parents[2]
 LIBRARY = "python3-google-guest"
 AGENT = "google-guest-agent"
 OSLOGIN = "google-compute-engine-oslogin"
+CONFIGS = "google-compute-engine"
 
 _BUILD_TIMEOUT = 600.0
 

@@ -176,7 +176,7 @@ def newer_debs(guest_debs: GuestDebs, tmp_path: Path) -> list[Path]:
 
 
 def asked_of_systemd(system: Chroot) -> list[str]:
-    """What the package asks: rsyslog's, by its trigger for changes of /etc/rsyslog.d, is its own."""
+    """What the package asks; a trigger for /etc/rsyslog.d restarts rsyslog by itself."""
     return [line for line in system.systemctl_calls() if line and "rsyslog" not in line]
 
 

@@ -95,6 +95,11 @@ def short_name(name: str) -> str:
     return name.partition(".")[0]
 
 
+def forms_of(fqdn: str) -> frozenset[str]:
+    """Return the host names by which a machine called ``fqdn`` goes, in lower case."""
+    return frozenset((fqdn.lower(), short_name(fqdn).lower()))
+
+
 def chosen_hostname(fqdn: str, *, fqdn_as_hostname: bool) -> str:
     """Return the host name of a machine called ``fqdn``: its first label, or all of it if it fits.
 
@@ -105,20 +110,26 @@ def chosen_hostname(fqdn: str, *, fqdn_as_hostname: bool) -> str:
 
 
 def hostname_after_lease(
-    fqdn: str, *, static: str, current: str, fqdn_as_hostname: bool = False
+    fqdn: str, *, static: str, current: str, known_as: str = "", fqdn_as_hostname: bool = False
 ) -> str:
     """Return the host name that a machine called ``fqdn`` keeps or gets after a lease.
 
-    ``static`` is the name in /etc/hostname and ``current`` the kernel's, empty where there is none.
+    ``static`` is the name in /etc/hostname and ``current`` the kernel's, empty where there is none;
+    ``known_as`` is the ``fqdn`` of the last lease that was acted upon, empty if there was none.
+
     Whichever form of ``fqdn`` is in use stays: clusters know their nodes by it. The static name is
     what the administrator wanted; the kernel's alone counts where a static name of another machine
-    is in force, but not where there is none, since DHCP clients set a full name then.
+    is in force, but not where there is none, since DHCP clients set a full name then. A static
+    name that is no form of ``fqdn`` is the one of the machine whose disk was copied, and is
+    replaced, unless the machine has been called ``fqdn`` before: then somebody has chosen it since.
     """
     chosen = chosen_hostname(fqdn, fqdn_as_hostname=fqdn_as_hostname)
-    forms = {fqdn.lower(), short_name(fqdn).lower()}
+    forms = forms_of(fqdn)
     if static.lower() in forms:
         return static
-    if current.lower() in forms and static.lower() not in _UNSET:
+    if static.lower() in _UNSET:
+        return chosen
+    if current.lower() in forms or (current and known_as.lower() == fqdn.lower()):
         return current
     return chosen
 

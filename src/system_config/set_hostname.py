@@ -42,6 +42,7 @@ from google_guest.features.linux.hostname import owner
 from google_guest.hostname import (
     ForbiddenName,
     RefusedName,
+    forms_of,
     host_line,
     hostname_after_lease,
     parse_address,
@@ -54,12 +55,14 @@ from google_guest.metadata.endpoint import HOST_VARIABLE
 from google_guest.metadata.errors import BadAnswer, MetadataError, Unreachable
 from google_guest.metadata.tree import Instance, NetworkInterface, parse_metadata
 from google_guest.records import record
-from google_guest.state import encode_state, read_state
+from google_guest.state import STATE_DIRECTORY, encode_state, read_state
 from google_guest.system import System
 
 NAME = "google_set_hostname"
 MEMORY = f"/run/{NAME}.json"
 """What was complained about in this boot: renewals repeat it for as long as the machine runs."""
+STATE = f"{STATE_DIRECTORY}/hostname.json"
+"""The name that was acted upon last: a static name that differs since then was chosen."""
 TRIES = 3
 TIMEOUT = 2.0
 """Seconds for one try to read metadata."""
@@ -253,18 +256,25 @@ def take(system: System, lease: Lease, *, fqdn_as_hostname: bool) -> int:
         _apply(system, lambda: hosts_changes(system, None))
         raise
     lines = [host_line(address, (name, short_name(name)))]
+    known_as = str((read_state(system, STATE) or {}).get("name", ""))
 
     def changes() -> tuple[Change, ...]:
         hostname = hostname_after_lease(
             name,
             static=static_hostname(system),
             current=current_hostname(system),
+            known_as=known_as,
             fqdn_as_hostname=fqdn_as_hostname,
         )
         hosts = hosts_changes(system, lines) if address else ()
         return (*hosts, *hostname_changes(system, hostname))
 
-    return 0 if _apply(system, changes) else 1
+    if not _apply(system, changes):
+        return 1
+    # Only what the next boot will know, too, was set by this program or agrees with it.
+    if known_as != name and static_hostname(system).lower() in forms_of(name):
+        _note(system, STATE, {"name": name})
+    return 0
 
 
 def _apply(system: System, changes: Callable[[], tuple[Change, ...]]) -> bool:
@@ -288,7 +298,12 @@ def complain(system: System, text: str) -> None:
         log.debug("%s", text)
         return
     log.warning("%s", text)
+    _note(system, MEMORY, {"complaint": text})
+
+
+def _note(system: System, path: str, document: Mapping[str, str]) -> None:
+    """Write down what spares a repetition; where it cannot be written, things are repeated."""
     try:
-        system.files.write_atomic(MEMORY, encode_state({"complaint": text}), mode=0o600)
+        system.files.write_atomic(path, encode_state(document), mode=0o600)
     except OSError as error:
-        log.debug("%s cannot be written: %s", MEMORY, error)
+        log.debug("%s cannot be written: %s", path, error)

@@ -196,6 +196,19 @@ def test_a_whole_name_that_only_dhclient_set_becomes_short(boot: Boot) -> None:
     await_name(guest)
 
 
+def test_a_name_that_somebody_sets_later_stays_and_a_copy_gets_its_own(boot: Boot) -> None:
+    guest = boot(dhcp="dhclient")
+    await_name(guest)
+    guest.wait_until(lambda: static_name_of(guest) == "bed", 10, "the name has settled")
+    guest.run(["hostnamectl", "set-hostname", "mine"])
+    guest.reboot()
+    guest.wait_until(lambda: "default" in guest.run("ip -4 route").stdout, 20, "a lease came")
+    assert take_lease(guest) == 0
+    assert (name_of(guest), static_name_of(guest), hosts_of(guest)) == ("mine", "mine", HOSTS)
+    assert take_lease(guest, {**LEASE, "new_host_name": "copy.c.test-project.internal"}) == 0
+    assert (name_of(guest), static_name_of(guest)) == ("copy", "copy")
+
+
 # Hooks that ask the metadata server.
 
 
@@ -206,7 +219,9 @@ def test_networkmanager_calls_the_instance_by_its_name(boot: Boot) -> None:
     await_name(guest)
     assert guest.run("nmcli general hostname").stdout == "bed\n"
     # Any other interface than the first one changes nothing.
+    guest.wait_until(lambda: static_name_of(guest) == "bed", 10, "the name has settled")
     guest.run(["hostnamectl", "set-hostname", "mine"])
+    guest.write("/etc/hosts", FOREIGN)
     guest.run(
         "nmcli connection add type ethernet ifname eth1 con-name second"
         " ipv4.method manual ipv4.addresses 10.129.0.2/32 ipv6.method disabled"
@@ -214,9 +229,11 @@ def test_networkmanager_calls_the_instance_by_its_name(boot: Boot) -> None:
     guest.run("nmcli --wait 20 connection up second")
     refusal = "nothing to do: 'eth1' is not the first network interface"
     guest.wait_until(lambda: refusal in said(guest), 20, "the hook ran for the second interface")
-    assert (name_of(guest), hosts_of(guest)) == ("mine", HOSTS)
-    guest.run("nmcli --wait 20 connection up ifname eth0")
-    await_name(guest)
+    assert hosts_of(guest) == FOREIGN
+    # The first one does, and a name that somebody chose stays.
+    device = guest.run("nmcli -g GENERAL.CONNECTION device show eth0").stdout.strip()
+    guest.run(["nmcli", "--wait", "20", "connection", "up", device])
+    await_name(guest, "mine")
 
 
 def test_networkd_dispatcher_calls_the_instance_by_its_name(boot: Boot) -> None:

@@ -177,6 +177,27 @@ def test_a_lease_keeps_the_form_that_is_in_use(static: str, current: str, expect
     assert hostname_after_lease(FQDN, static=static, current=current) == expected
 
 
+@pytest.mark.parametrize(
+    ("known_as", "static", "expected"),
+    [
+        (FQDN, "mine", "mine"),
+        (FQDN.upper(), "mine", "mine"),
+        # Another machine's disk, or one that never had a lease.
+        ("template-vm.c.sample-proj.internal", "mine", "vm"),
+        ("", "mine", "vm"),
+        # Nobody chose these.
+        (FQDN, "", "vm"),
+        (FQDN, "localhost", "vm"),
+        (FQDN, "vm", "vm"),
+    ],
+)
+def test_a_name_that_somebody_chose_since_the_last_lease_stays(
+    known_as: str, static: str, expected: str
+) -> None:
+    chosen = hostname_after_lease(FQDN, static=static, current="mine", known_as=known_as)
+    assert chosen == expected
+
+
 def test_a_lease_sets_the_whole_name_where_that_is_configured() -> None:
     chosen = hostname_after_lease(FQDN, static="old", current="old", fqdn_as_hostname=True)
     assert chosen == FQDN
@@ -341,7 +362,7 @@ def test_any_content_keeps_the_bytes_of_others_and_settles_at_once(
 
 
 @given(st.text(), st.text(), st.from_regex(r"[a-z]{1,5}(\.[a-z]{1,5}){0,3}", fullmatch=True))
-def test_any_name_in_force_leads_to_a_form_of_the_given_one(
+def test_a_first_lease_leads_to_a_form_of_its_name_whatever_was_in_force(
     static: str, current: str, fqdn: str
 ) -> None:
     chosen = hostname_after_lease(fqdn, static=static, current=current)

@@ -72,11 +72,8 @@ class SetHostname(Change):
         system.set_hostname(self.name)
         if find_program(system.files, "nmcli"):
             _tell(system, ("nmcli", "general", "hostname", self.name))
-        if find_program(system.files, "hostnamectl") and not _tell(
-            system, ("hostnamectl", "hostname", self.name), level=logging.DEBUG
-        ):
-            # The command had this name before systemd 249.
-            _tell(system, ("hostnamectl", "set-hostname", self.name))
+        if find_program(system.files, "hostnamectl"):
+            _keep(system, self.name)
         _wake_syslog(system)
 
 
@@ -169,6 +166,21 @@ def _tell(system: System, argv: Sequence[str], *, level: int = logging.INFO) -> 
         log.log(level, "%s does not take the host name: %s", argv[0], error)
         return False
     return True
+
+
+def _keep(system: System, name: str) -> None:
+    """Have the next boot start with ``name``.
+
+    That is systemd-hostnamed's business, but a lease may come before D-Bus does, early in the boot.
+    """
+    # The command had its second name before systemd 249.
+    for command in ("hostname", "set-hostname"):
+        if _tell(system, ("hostnamectl", command, name), level=logging.DEBUG):
+            return
+    try:
+        system.files.rewrite(STATIC_HOSTNAME, f"{name}\n".encode())
+    except OSError as error:
+        log.info("the next boot starts with another host name: %s", error)
 
 
 def _wake_syslog(system: System) -> None:

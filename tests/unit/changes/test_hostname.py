@@ -102,9 +102,28 @@ def test_failures_of_those_who_are_told_are_only_logged(tmp_path: Path) -> None:
     system, commands = machine(
         tmp_path, "nmcli", "hostnamectl", "systemctl", answer=failing("nmcli", "host", "systemctl")
     )
+    place(tmp_path, "/etc/hostname", "old\n", mode=0o640)
     SetHostname("vm", "old").apply(system)
     assert kernel_name(tmp_path) == "vm"
     assert commands.argvs[-1] == RSYSLOG
+
+
+def test_before_hostnamed_can_be_asked_the_name_is_kept_for_the_next_boot(tmp_path: Path) -> None:
+    system, _ = machine(tmp_path, "hostnamectl", answer=failing("hostnamectl"))
+    kept = place(tmp_path, "/etc/hostname", "old\n", mode=0o640)
+    SetHostname("vm", "old").apply(system)
+    assert kept.read_text() == "vm\n"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("programs", [("hostnamectl",), ()])
+def test_else_the_static_name_is_not_ours_to_write(
+    tmp_path: Path, programs: tuple[str, ...]
+) -> None:
+    system, _ = machine(tmp_path, *programs)
+    kept = place(tmp_path, "/etc/hostname", "old\n")
+    SetHostname("vm", "old").apply(system)
+    assert kept.read_text() == "old\n"
 
 
 def test_without_systemd_syslogd_gets_a_hangup(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Optional, cast
 
 import pytest
-from support.trees import Commands, place
+from support.trees import Commands, place, succeed
 from unit.features.test_forwarded_addresses import ETH0, ETH1, LO, KernelTable
 from unit.metadata.scripted_server import ScriptedServer, answer
 
@@ -19,6 +19,7 @@ from google_guest.metadata.errors import ConnectFailed, MetadataError, NotFound
 from google_guest.metadata.tree import Instance, parse_metadata
 from google_guest.records import replace
 from google_guest.system import System
+from google_guest.system.commands import Completed
 from google_guest.system.netlink import Link, Network
 from system_config import set_hostname
 
@@ -45,11 +46,17 @@ class Machine(System):
     """A tree that is treated as the running machine; its kernel's name is a file."""
 
     is_live = True
+    keeps_static_name = True
 
     def __init__(self, root: Path, *, links: Sequence[Link] = (LO, ETH0)) -> None:
-        self.commands = Commands()
+        self.commands = Commands(self.answer)
         super().__init__(root, self.commands)
         self.network = cast(Network, KernelTable(links=tuple(links)))
+
+    def answer(self, argv: Sequence[str]) -> Completed:
+        if argv[0] == "hostnamectl" and self.keeps_static_name:
+            place(self.root, "/etc/hostname", f"{argv[-1]}\n")
+        return succeed(argv)
 
     def set_hostname(self, name: str) -> None:  # type: ignore[override]
         place(self.root, "/proc/sys/kernel/hostname", f"{name}\n")
@@ -164,10 +171,10 @@ def test_a_hundred_renewals_write_start_and_say_nothing(machine: Machine, said: 
     assert lease(machine) == 0
     machine.commands.argvs.clear()
     said.clear()
-    before = (machine.root / "etc/hosts").stat()
+    files = [machine.root / path.lstrip("/") for path in ("/etc/hosts", set_hostname.STATE)]
+    before = [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
     assert {lease(machine) for _ in range(100)} == {0}
-    after = (machine.root / "etc/hosts").stat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files] == before
     assert (machine.commands.argvs, said) == ([], [])
 
 
@@ -183,6 +190,47 @@ def test_either_form_of_the_name_is_left(machine: Machine, static: str) -> None:
 def test_another_machines_static_name_is_replaced(machine: Machine) -> None:
     place(machine.root, "/etc/hostname", "template-vm\n")
     machine.set_hostname("template-vm")
+    assert lease(machine) == 0
+    assert machine.name == "vm"
+
+
+def test_a_name_that_somebody_sets_later_stays(machine: Machine) -> None:
+    assert lease(machine) == 0
+    place(machine.root, "/etc/hostname", "mine\n")
+    machine.set_hostname("mine")
+    machine.commands.argvs.clear()
+    assert lease(machine) == 0
+    assert (machine.name, machine.hosts, machine.commands.argvs) == ("mine", FOREIGN + OURS, [])
+    # A copy of the disk in a machine of another name.
+    copy = {"new_host_name": "copy.c.sample-proj.internal", "new_ip_address": "10.0.0.3"}
+    assert lease(machine, copy) == 0
+    assert machine.name == "copy"
+
+
+def test_a_name_that_the_next_boot_does_not_know_is_set_by_its_lease(machine: Machine) -> None:
+    machine.keeps_static_name = False
+    assert lease(machine) == 0
+    machine.set_hostname("old")
+    assert lease(machine) == 0
+    assert machine.name == "vm"
+
+
+def test_a_name_that_could_not_be_set_is_tried_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(machine, "set_hostname", refuse)
+        assert lease(machine) == 1
+    assert lease(machine) == 0
+    assert machine.name == "vm"
+
+
+@pytest.mark.parametrize("memory", ["", "[]", '{"name": 7}', '{"name": null}', "{"])
+def test_damaged_memory_is_none(machine: Machine, memory: str) -> None:
+    place(machine.root, set_hostname.STATE, memory)
     assert lease(machine) == 0
     assert machine.name == "vm"
 

@@ -71,7 +71,10 @@ class SetHostname(Change):
             return
         system.set_hostname(self.name)
         if find_program(system.files, "nmcli"):
-            _tell(system, ("nmcli", "general", "hostname", self.name))
+            try:
+                system.run(("nmcli", "general", "hostname", self.name), timeout=_TIMEOUT)
+            except GuestError as error:
+                log.info("NetworkManager does not take the host name: %s", error)
         if find_program(system.files, "hostnamectl"):
             _keep(system, self.name)
         _wake_syslog(system)
@@ -159,15 +162,6 @@ def _read(system: System, path: str) -> str:
         return ""
 
 
-def _tell(system: System, argv: Sequence[str], *, level: int = logging.INFO) -> bool:
-    try:
-        system.run(argv, timeout=_TIMEOUT)
-    except GuestError as error:
-        log.log(level, "%s does not take the host name: %s", argv[0], error)
-        return False
-    return True
-
-
 def _keep(system: System, name: str) -> None:
     """Have the next boot start with ``name``.
 
@@ -175,8 +169,14 @@ def _keep(system: System, name: str) -> None:
     """
     # The command had its second name before systemd 249.
     for command in ("hostname", "set-hostname"):
-        if _tell(system, ("hostnamectl", command, name), level=logging.DEBUG):
+        try:
+            system.run(("hostnamectl", command, name), timeout=_TIMEOUT)
             return
+        except GuestError as error:
+            log.debug("%s", error)
+            if not isinstance(error, CommandError) or error.status is None:
+                # Whoever did not answer in time will not answer the other question either.
+                break
     try:
         system.files.rewrite(STATIC_HOSTNAME, f"{name}\n".encode())
     except OSError as error:

@@ -102,10 +102,19 @@ def test_failures_of_those_who_are_told_are_only_logged(tmp_path: Path) -> None:
     system, commands = machine(
         tmp_path, "nmcli", "hostnamectl", "systemctl", answer=failing("nmcli", "host", "systemctl")
     )
-    place(tmp_path, "/etc/hostname", "old\n", mode=0o640)
     SetHostname("vm", "old").apply(system)
     assert kernel_name(tmp_path) == "vm"
     assert commands.argvs[-1] == RSYSLOG
+
+
+def test_a_hostnamed_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
+    def silent(argv: Sequence[str]) -> Completed:
+        raise CommandError(argv, None, "no end within 10 s")
+
+    system, commands = machine(tmp_path, "hostnamectl", answer=silent)
+    SetHostname("vm", "old").apply(system)
+    assert commands.argvs == [("hostnamectl", "hostname", "vm")]
+    assert (tmp_path / "etc/hostname").read_text() == "vm\n"
 
 
 def test_before_hostnamed_can_be_asked_the_name_is_kept_for_the_next_boot(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@
     google_nvme_id -d /dev/nvme0n1 -s   makes the link in /dev/disk/by-id instead
 
 Reads ``device/model`` and ``nsid`` of the disk in sysfs and, by one administration command to the
-disk, its Identify Namespace data. A persistent disk (model ``nvme_card-pd``) has its name there. The
-name of a local SSD (``nvme_card``, ``nvme_card3``) follows from the numbers of its controller and
+disk, its Identify Namespace data: there a persistent disk (model ``nvme_card-pd``) has its name. A
+local SSD's (model ``nvme_card``, ``nvme_card3``) follows from the numbers of its controller and
 namespace; where its data have another name as well, that one is printed as GCE_DISK_ALIAS.
 
 Exit statuses: 0 with the name, and for -h; otherwise 1, with one line on standard error and nothing
@@ -139,7 +139,7 @@ def device_name(area: bytes) -> str:
         found = json.loads(text, object_pairs_hook=_Object, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise NoName("what the disk carries is no JSON") from None
-    if not isinstance(found, _Object) or _depth(found) > _DEEPEST:
+    if not isinstance(found, _Object) or _is_deeper(found, _DEEPEST):
         raise NoName("what the disk carries is no object")
     names = [value for key, value in found.pairs if key == "device_name"]
     if len(names) != 1 or not isinstance(names[0], str) or not names[0]:
@@ -247,16 +247,16 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _depth(value: object) -> int:
-    """How many levels of objects and lists lie below a value."""
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether more than so many levels of objects and lists lie below a value."""
     if isinstance(value, _Object):
         inner = [below for _, below in value.pairs]
     elif isinstance(value, list):
         inner = value
     else:
-        return 0
+        return False
     nested = [below for below in inner if isinstance(below, (_Object, list))]
-    return 1 + max(map(_depth, nested)) if nested else 0
+    return any(levels == 0 or _is_deeper(below, levels - 1) for below in nested)
 
 
 def _make_link(device: str, name: str) -> None:

@@ -34,7 +34,7 @@ from support.bed import BootFailed
 from support.commands import CommandFailed, Completed, run_command
 from support.emulator import Metadata, emulate
 from support.guest import BedState, Command, Guest, Key, guest_argv, in_cgroup, ssh_argv
-from support.network import MTU, Network, enter_namespace, numbered_nics
+from support.network import LEASED_NAME, MTU, Network, enter_namespace, numbered_nics
 from support.processes import Child, start_child
 from support.vm_qmp import Monitor, QmpError
 
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 QEMU = "qemu-system-x86_64"
 PROCESSORS = 2
 BOOT_TIMEOUT = 240.0
-DHCP_NAME = "bed.c.test-project.internal"
-"""The host name that the DHCP server gives unless told otherwise."""
-
 _PROGRAMS = (
     *(QEMU, "qemu-img", "mke2fs", "unshare", "nsenter", "setpriv", "mount", "ip"),
     *("ssh", "scp", "ssh-keygen", "dnsmasq"),
@@ -107,6 +104,7 @@ class Machine(Guest):
         self._initrd = initrd or snapshots
         self._snapshots = snapshots
         self._network = Network(name, specification, dhcp=True)
+        self._image: Optional[vm_image.Image] = None
         self._turn: Optional[int] = None
         self._key: Optional[Key] = None
         self._mds: Optional[ControlClient] = None
@@ -152,7 +150,7 @@ class Machine(Guest):
     def start(self) -> Machine:
         """Make the machine, wait for its turn on this host and boot it."""
         with _timed(self.state, "image"):
-            image = vm_image.image(self._debs, files=self._files)
+            image = self._image = vm_image.image(self._debs, files=self._files)
         self._key = Key(image.key, image.key.with_suffix(".pub").read_text().strip())
         with _timed(self.state, "turn"):
             self._turn = _await_turn()
@@ -171,16 +169,16 @@ class Machine(Guest):
 
     def boot(self) -> None:
         """Power on and wait until all units are started and commands can be run."""
-        image = vm_image.image(self._debs, files=self._files)
+        assert self._image is not None
         (self.directory / "qmp.sock").unlink(missing_ok=True)
         self.state.boots += 1
         with _timed(self.state, "boot"):
-            began = self._console_size()
+            began = len(self.serial())
             self._qemu = start_child(
                 [
                     *in_cgroup(Path(self.state.cgroup)),
                     *enter_namespace(self.state.outside),
-                    *self._qemu_command(image),
+                    *self._qemu_command(self._image),
                 ],
                 log=self.directory / "qemu.log",
             )
@@ -252,20 +250,16 @@ class Machine(Guest):
         """Wait until udev has handled every event."""
         self.run("udevadm settle --timeout=60", timeout=70)
 
-    def serve_dhcp(self, host_name: str = DHCP_NAME, *, renew_after: Optional[int] = None) -> None:
+    def serve_dhcp(
+        self, host_name: str = LEASED_NAME, *, renew_after: Optional[int] = None
+    ) -> None:
         """From now on the DHCP server gives this name, and leases to renew after so many seconds
         (RFC 2132, option 58)."""
         if self._dhcp is not None:
             self._dhcp.kill()
             self._dhcp.wait()
-        server = [
-            option.replace(f":12,{DHCP_NAME}", f":12,{host_name}").replace(
-                f",12,{DHCP_NAME}", f",12,{host_name}"
-            )
-            for option in self._network.dhcp_server(self.directory)
-        ]
-        if host_name not in " ".join(server):
-            raise RuntimeError("the DHCP server's command gives no host name")
+        network = Network(self.name, self.nics, dhcp=True, leased_name=host_name)
+        server = network.dhcp_server(self.directory)
         if renew_after is not None:
             server.append(f"--dhcp-option-force=58,{renew_after}")
         self._dhcp = start_child(
@@ -465,9 +459,6 @@ class Machine(Guest):
         said = self.monitor.human(line)
         if said:
             raise QmpError(f"{line}: {said}")
-
-    def _console_size(self) -> int:
-        return len(self.serial())
 
     def _qemu_said(self) -> str:
         try:

@@ -81,6 +81,7 @@ def test_agent_is_ready_and_no_unit_failed(machine: Machine) -> None:
     assert machine.unit_property(AGENT, "SubState") == "running"
     assert machine.unit_property(AGENT, "Type") == "notify"
     assert machine.system_state() == "running"
+    assert machine.mds.requests() != []
 
 
 def test_every_kernel_setting_is_in_force_after_boot(machine: Machine) -> None:

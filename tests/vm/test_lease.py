@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from support.vm import DHCP_NAME
+from support.network import LEASED_NAME
 from support.vm_image import HOSTNAME, NIC
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from support.debs import GuestDebs
     from support.vm import Machine
 
-SHORT = DHCP_NAME.partition(".")[0]
+SHORT = LEASED_NAME.partition(".")[0]
 RENEWED_AFTER = 3
 """Seconds until the client asks again, or a little more."""
 
@@ -61,7 +61,7 @@ def lease_again(machine: Machine) -> None:
 
 
 def test_first_lease_names_the_machine(machine: Machine) -> None:
-    assert names(machine) == {"kernel": SHORT, "static": SHORT, "full": DHCP_NAME}
+    assert names(machine) == {"kernel": SHORT, "static": SHORT, "full": LEASED_NAME}
 
 
 def test_first_lease_adds_two_lines_to_the_hosts(machine: Machine) -> None:
@@ -69,7 +69,7 @@ def test_first_lease_adds_two_lines_to_the_hosts(machine: Machine) -> None:
         "127.0.0.1 localhost",
         f"127.0.1.1 {HOSTNAME}",
         "::1 localhost ip6-localhost",
-        f"{machine.nics[0].address} {DHCP_NAME} {SHORT}  # Added by Google",
+        f"{machine.nics[0].address} {LEASED_NAME} {SHORT}  # Added by Google",
         "169.254.169.254 metadata.google.internal  # Added by Google",
     ]
 
@@ -88,9 +88,9 @@ def test_renewals_change_nothing(machine: Machine) -> None:
 
 
 def test_name_that_the_administrator_made_full_stays_full(machine: Machine) -> None:
-    machine.run(["hostnamectl", "hostname", DHCP_NAME])
+    machine.run(["hostnamectl", "hostname", LEASED_NAME])
     lease_again(machine)
-    assert names(machine) == {"kernel": DHCP_NAME, "static": DHCP_NAME, "full": DHCP_NAME}
+    assert names(machine) == {"kernel": LEASED_NAME, "static": LEASED_NAME, "full": LEASED_NAME}
 
 
 def test_lease_with_another_name_renames_the_machine(machine: Machine) -> None:

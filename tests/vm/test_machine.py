@@ -90,6 +90,11 @@ def test_firmware_of_another_platform_is_not_taken_for_ours(elsewhere: Machine) 
     assert elsewhere.run("systemd-detect-virt", check=False).stdout == "qemu\n"
 
 
+def test_agent_asks_nobody_for_metadata_on_another_platform(elsewhere: Machine) -> None:
+    elsewhere.run(["systemctl", "restart", "google-guest-agent.service"], check=False)
+    assert elsewhere.mds.requests() == []
+
+
 def test_snapshot_gives_back_files_and_a_working_login_in_ten_seconds(elsewhere: Machine) -> None:
     for _ in range(2):
         began = time.monotonic()

@@ -97,6 +97,9 @@ def build(
             raise BuildFailed(
                 f"{said}\nthe build in a root tree of {suite} ended with {done.status}"
             )
+        # What the packages say of each other is the tree's, for every release the same.
+        if (inside / "debian" / "control").read_text() != control:
+            raise BuildFailed("the build changed debian/control")
         return [
             Path(shutil.copy2(deb, output / deb.name))
             for deb in sorted((folder / "media").glob("*.deb"))

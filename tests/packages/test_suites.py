@@ -1,8 +1,8 @@
 """The same debian/ for other releases: built there, by `make deb`'s own way, and compared.
 
 Debian's releases are built for real. Ubuntu's are where an archive of it is configured, as no
-machine of the project is promised one; its packages are made with Debian 13's tools anyhow. Debian 12
-is what every other test of the tier builds.
+machine of the project is promised one; its packages are made with Debian 13's tools anyhow.
+Debian 12 is what every other test of the tier builds.
 """
 
 from __future__ import annotations

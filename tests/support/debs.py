@@ -54,14 +54,17 @@ class GuestDebs(tuple[Path, ...]):
         return (*self, *self.named(*names))
 
 
-def built_debs(folder: Optional[Path] = None) -> GuestDebs:
-    """The packages of `folder`, of GUEST_DEBS, or of `dist/` after building them if needed."""
+def built_debs(folder: Optional[Path] = None, *, target: str = "") -> GuestDebs:
+    """The packages of `folder`, of GUEST_DEBS, or of `dist/` after building them if needed.
+
+    `target`: those of another release, in a folder of that name.
+    """
     configured = os.environ.get("GUEST_DEBS")
     if folder is None and configured:
-        folder = Path(configured)
+        folder = Path(configured) / target
     if folder is None:
-        folder = SOURCE_TREE / "dist"
-        _build(folder)
+        _build(SOURCE_TREE / "dist", target)
+        folder = SOURCE_TREE / "dist" / target
     return GuestDebs(found_debs(folder), folder)
 
 
@@ -88,7 +91,7 @@ def next_versions(debs: Iterable[Path], folder: Path) -> list[Path]:
     return made
 
 
-def _build(folder: Path) -> None:
+def _build(folder: Path, target: str) -> None:
     folder.mkdir(exist_ok=True)
     # Parallel test workers share the folder: the first one builds, the others find it done.
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -99,6 +102,7 @@ def _build(folder: Path) -> None:
             purpose="build the packages",
             timeout=_BUILD_TIMEOUT,
             check=False,
+            environment={"GUEST_TARGET": target} if target else None,
         )
         if done.status != 0:
             said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]

@@ -61,6 +61,7 @@ class Machine(Guest):
 
     def __init__(
         self,
+        suite: str = "bookworm",
         *,
         debs: Sequence[Path] = (),
         files: Optional[Mapping[str, str]] = None,
@@ -85,7 +86,7 @@ class Machine(Guest):
             BedState(
                 name=name,
                 directory=str(directory),
-                suite=vm_image.SUITE,
+                suite=suite,
                 owner=os.getpid(),
                 owner_started=sweep.process_start(os.getpid()),
                 inside=f"{name}-in",
@@ -150,7 +151,7 @@ class Machine(Guest):
     def start(self) -> Machine:
         """Make the machine, wait for its turn on this host and boot it."""
         with _timed(self.state, "image"):
-            image = self._image = vm_image.image(self._debs, files=self._files)
+            image = self._image = vm_image.image(self.state.suite, self._debs, files=self._files)
         self._key = Key(image.key, image.key.with_suffix(".pub").read_text().strip())
         with _timed(self.state, "turn"):
             self._turn = _await_turn()
@@ -473,12 +474,12 @@ class Machine(Guest):
         self._qemu = None
 
 
-def machine_problems() -> tuple[str, ...]:
-    """What this host lacks for running virtual machines."""
+def machine_problems(suite: str = "bookworm") -> tuple[str, ...]:
+    """What this host lacks for running virtual machines of `suite`."""
     problems = tiers.namespace_problems(_PROGRAMS)
     if not problems and not Path("/dev/net/tun").exists():
         problems = ("/dev/net/tun (the machine's network cable is a tap)",)
-    return problems or tiers.root_problems(vm_image.SUITE, extra=vm_image.PACKAGES)
+    return problems or tiers.root_problems(suite, extra=vm_image.PACKAGES)
 
 
 def _await_turn() -> int:

@@ -28,7 +28,6 @@ from support import cache, roots
 from support.commands import run_command
 from support.network import METADATA_V4
 
-SUITE = "bookworm"
 PACKAGES = (
     # The kernel of Debian's own images for Compute Engine, with initramfs-tools.
     "linux-image-cloud-amd64",
@@ -92,15 +91,17 @@ class Partition:
     sectors: int
 
 
-def image(debs: Sequence[Path] = (), *, files: Optional[Mapping[str, str]] = None) -> Image:
-    """The image with `debs` installed and further text files, by path in the machine.
+def image(
+    suite: str, debs: Sequence[Path] = (), *, files: Optional[Mapping[str, str]] = None
+) -> Image:
+    """The image of a suite with `debs` installed and further text files, by path in the machine.
 
     The first call takes the base's time (a minute and the archive), one with new packages ten
     seconds, each later one milliseconds.
     """
-    trees = [roots.base(SUITE, extra=PACKAGES)]
+    trees = [roots.base(suite, extra=PACKAGES)]
     if debs:
-        trees.insert(0, roots.layer(SUITE, debs, extra=PACKAGES))
+        trees.insert(0, roots.layer(suite, debs, extra=PACKAGES))
     made = {**MACHINE_FILES, **(files or {})}
     facts = {
         "trees": [(str(tree), _built(tree)) for tree in trees],

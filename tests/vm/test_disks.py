@@ -4,127 +4,45 @@ with the identities that the platform gives them, and disks of others.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
 import pytest
-from support.vm_devices import NvmeController, NvmeNamespace, ScsiDisk
-from support.vm_image import Partition
+from support import vm_disks
+from support.vm_devices import ScsiDisk
+from support.vm_disks import ONE_PARTITION, expected_links, links
 
 if TYPE_CHECKING:
     from conftest import Machines
     from support.debs import GuestDebs
     from support.vm import Machine
 
-LINKS = "/dev/disk/by-id"
-ONE_PARTITION = (Partition(2048, 65536),)
 LONGEST_TIMEOUT = 4294967295
 TICK = 10
 """Milliseconds: the kernel never gives up a request to a persistent disk, and shows the time that
 it was told rounded to its ticks (4294967288 for 250 ticks a second)."""
-
-SCSI = (
-    ScsiDisk("data-1", partitions=ONE_PARTITION),
-    ScsiDisk("local-ssd-0", product="EphemeralDisk"),
-    ScsiDisk("foreign", vendor="ACME", partitions=ONE_PARTITION),
-)
-PERSISTENT = NvmeController(
-    "persistent",
-    "nvme_card-pd",
-    (
-        NvmeNamespace(
-            1, b'{"device_name":"nv-1","disk_type":"PERSISTENT"}', partitions=ONE_PARTITION
-        ),
-        NvmeNamespace(2, b'{"device_name": \t"a.b_c-1"}'),
-        NvmeNamespace(3),
-        NvmeNamespace(4, b'{"device_name":"../x","disk_type":"PERSISTENT"}'),
-        NvmeNamespace(5, b'{"device_name":"cut'),
-        NvmeNamespace(6, b'{"device_name":"white space"}'),
-    ),
-)
-LOCAL = NvmeController(
-    "local",
-    "nvme_card",
-    (
-        NvmeNamespace(1, partitions=ONE_PARTITION),
-        NvmeNamespace(2, b'{"device_name":"local-nvme-ssd-1","disk_type":"LOCAL_SSD"}'),
-        NvmeNamespace(3, b'{"device_name":"scratch","disk_type":"LOCAL_SSD"}'),
-    ),
-)
-LOCAL_3 = NvmeController("local-3", "nvme_card3")
-FOREIGN = NvmeController("foreign", "nvme-card", (NvmeNamespace(1, b'{"device_name":"evil"}'),))
-
-EXPECTED = {
-    "google-data-1": "scsi data-1",
-    "google-data-1-part1": "scsi data-1 part1",
-    "google-local-ssd-0": "scsi local-ssd-0",
-    "google-nv-1": "persistent 1",
-    "google-nv-1-part1": "persistent 1 part1",
-    "google-a.b_c-1": "persistent 2",
-    "google-local-nvme-ssd-0": "local 1",
-    "google-local-nvme-ssd-0-part1": "local 1 part1",
-    "google-local-nvme-ssd-1": "local 2",
-    "google-local-nvme-ssd-2": "local 3",
-    "google-scratch": "local 3",
-    "google-local-nvme-ssd-3": "local-3 1",
-}
-"""Each link and its disk: what the kernel says of it, not udev."""
-
-_NODES = """
-import glob, json, os
-def text(path):
-    with open(path) as file:
-        return file.read().strip()
-nodes = {}
-for block in glob.glob('/sys/block/*'):
-    node = os.path.basename(block)
-    if os.path.exists(f'{block}/nsid'):
-        disk = text(f'{block}/device/serial') + ' ' + text(f'{block}/nsid')
-    elif os.path.exists(f'{block}/device/vpd_pg80'):
-        with open(f'{block}/device/vpd_pg80', 'rb') as page:
-            disk = 'scsi ' + page.read()[4:].decode().strip()
-    else:
-        continue
-    nodes[node] = disk
-    for partition in glob.glob(f'{block}/{node}*'):
-        number = text(f'{partition}/partition')
-        nodes[os.path.basename(partition)] = f'{disk} part{number}'
-print(json.dumps(nodes))
-"""
 
 
 @pytest.fixture(scope="module")
 def machine(boot: Machines, guest_debs: GuestDebs) -> Machine:
     """A machine with disks of every kind."""
     debs = guest_debs.with_packages("google-compute-engine-oslogin", "google-compute-engine")
-    made = boot(debs=debs, scsi=SCSI, nvme=(PERSISTENT, LOCAL, LOCAL_3, FOREIGN))
+    made = boot(debs=debs, scsi=vm_disks.SCSI, nvme=vm_disks.NVME)
     made.settle()
     return made
 
 
 @pytest.fixture(scope="module")
 def nodes(machine: Machine) -> dict[str, str]:
-    """The node of each disk and partition, by what the kernel says of it."""
-    found: dict[str, str] = json.loads(machine.run(["python3", "-ISc", _NODES]).stdout)
-    return {disk: node for node, disk in found.items()}
-
-
-def links(machine: Machine) -> dict[str, str]:
-    """The platform's links and the nodes they lead to."""
-    script = f"cd {LINKS} && for link in google-*; do echo $link $(readlink $link); done"
-    lines = machine.run(script).stdout.splitlines()
-    return {link: target.rpartition("/")[2] for link, target in map(str.split, lines)}
+    return vm_disks.nodes(machine)
 
 
 def queue(machine: Machine, node: str, setting: str) -> str:
     return machine.run(["cat", f"/sys/block/{node}/queue/{setting}"]).stdout.strip()
 
 
-def test_exactly_the_platforms_disks_have_links_with_their_names(
-    machine: Machine, nodes: dict[str, str]
-) -> None:
-    assert links(machine) == {link: nodes[disk] for link, disk in EXPECTED.items()}
+def test_exactly_the_platforms_disks_have_links_with_their_names(machine: Machine) -> None:
+    assert links(machine) == expected_links(machine)
 
 
 def test_disks_of_others_are_there_without_a_link(machine: Machine, nodes: dict[str, str]) -> None:

@@ -57,6 +57,7 @@ from google_guest.metadata.tree import Instance, NetworkInterface, parse_metadat
 from google_guest.records import record
 from google_guest.state import STATE_DIRECTORY, encode_state, read_state
 from google_guest.system import System
+from google_guest.system.netlink import link_with_mac, parse_mac
 
 NAME = "google_set_hostname"
 MEMORY = f"/run/{NAME}.json"
@@ -147,13 +148,16 @@ def _run(system: System, given: Arguments, environ: Mapping[str, str], read: Rea
     owned = owner(config)
     if owned is not None:
         raise NothingToDo(f"the agent owns the host name ({owned.reason} in {owned.layer})")
-    if given.from_metadata:
-        is_instance = environ.get(HOST_VARIABLE) or system.is_compute_engine()
-        if not is_instance:
+
+    def ask() -> Instance:
+        if not environ.get(HOST_VARIABLE) and not system.is_compute_engine():
             raise NothingToDo("this machine is no Compute Engine instance")
-        lease = lease_from_metadata(system, given.interface, read)
+        return read()
+
+    if given.from_metadata:
+        lease = lease_from_metadata(system, given.interface, ask)
     else:
-        lease = lease_from_dhcp(system, environ, read)
+        lease = lease_from_dhcp(system, environ, ask)
     return take(system, lease, fqdn_as_hostname=config.unstable.fqdn_as_hostname)
 
 
@@ -198,8 +202,6 @@ def _require_device(system: System, interface: str) -> None:
 
 
 def _require_first(system: System, interface: str, nic: Optional[NetworkInterface]) -> None:
-    from google_guest.system.netlink import link_with_mac, parse_mac
-
     mac = None if nic is None else parse_mac(nic.mac)
     first = None if mac is None else link_with_mac(system.network.links(), mac)
     if first is None or first.name != interface:
@@ -279,15 +281,14 @@ def take(system: System, lease: Lease, *, fqdn_as_hostname: bool) -> int:
 
 def _apply(system: System, changes: Callable[[], tuple[Change, ...]]) -> bool:
     """Make ``changes``; plan them anew when another hook was faster. Return whether all is well."""
-    for left in reversed(range(TRIES)):
+    for _ in range(TRIES):
         outcome = apply_all(changes(), system)
         for change in outcome.applied:
             log.info("%s", change.describe())
         if outcome.ok:
             return True
-        if not left:
-            for change, error in outcome.failed:
-                log.error("cannot %s: %s", change.describe(), error)
+    texts = [f"cannot {change.describe()}: {error}" for change, error in outcome.failed]
+    complain(system, "; ".join(texts))
     return False
 
 

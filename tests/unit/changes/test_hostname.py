@@ -260,6 +260,24 @@ def test_hosts_that_cannot_be_replaced_is_rewritten_in_place(
     assert hosts(tmp_path).stat().st_ino == before
 
 
+def test_hosts_on_a_read_only_file_system_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, _ = machine(tmp_path)
+    place(tmp_path, "/etc/hosts", FOREIGN)
+    change = edit(system)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(system.files, "rewrite", refuse)
+    monkeypatch.setattr(system.files, "overwrite", refuse)
+    with pytest.raises(OSError) as refused:
+        change.apply(system)
+    # What the agent's status shows as skipped, not as failed.
+    assert refused.value.errno == errno.EROFS
+
+
 def test_a_full_disk_is_no_reason_to_write_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

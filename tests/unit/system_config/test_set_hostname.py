@@ -342,6 +342,18 @@ def test_a_file_that_cannot_be_written_keeps_nobody_from_the_name(
     assert error == "cannot change /etc/hosts: [Errno 28] No space left on device"
 
 
+def test_a_failure_that_repeats_is_told_once(
+    machine: Machine, said: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(machine.files, "rewrite", refuse)
+    monkeypatch.setattr(machine.files, "overwrite", refuse)
+    assert {lease(machine) for _ in range(3)} == {1}
+    assert len(warnings(said)) == 1
+
+
 def test_a_kernel_that_refuses_keeps_nobody_from_the_file(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,11 +460,13 @@ def test_first_interface_without_mac_address_is_not_the_second(tmp_path: Path) -
 
 
 def test_elsewhere_than_on_compute_engine_nobody_is_asked(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    machine = prepared(tmp_path, links=(LO, ETH0, ETH1))
     monkeypatch.setattr(machine, "is_compute_engine", lambda: False)
     server = Server()
     assert hook(machine, read=server) == 0
+    assert lease(machine, {**LEASE, "interface": "eth0"}, read=server) == 0
     assert unchanged(machine)
     assert server.asked == 0
 

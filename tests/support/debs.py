@@ -74,8 +74,11 @@ def found_debs(folder: Path) -> dict[str, Path]:
     return {file.name.split("_", 1)[0]: file.resolve() for file in files}
 
 
-def next_versions(debs: Iterable[Path], folder: Path) -> list[Path]:
-    """The same packages with the next revision, as an upgrade; made in `folder`."""
+def next_versions(debs: Iterable[Path], folder: Path, *, postinst: str = "") -> list[Path]:
+    """The same packages with the next revision, as an upgrade; made in `folder`.
+
+    `postinst`: a line of shell that their scripts run in addition.
+    """
     made = []
     for deb in debs:
         tree = folder / deb.name
@@ -85,6 +88,9 @@ def next_versions(debs: Iterable[Path], folder: Path) -> list[Path]:
         (own,) = [line.split()[1] for line in text.splitlines() if line.startswith("Version:")]
         newer = f"{own.rpartition('-')[0]}-2"
         control.write_text(text.replace(own, newer))
+        if postinst:
+            script = tree / "DEBIAN" / "postinst"
+            script.write_text(script.read_text().replace("set -e\n", f"set -e\n{postinst}\n", 1))
         made.append(folder / deb.name.replace(own, newer))
         command = ["dpkg-deb", "--root-owner-group", "-b", str(tree), str(made[-1])]
         run_command(command, purpose="pack a package")

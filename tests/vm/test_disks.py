@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from release import TOP
 from support import vm_disks
 from support.vm_devices import ScsiDisk
 from support.vm_disks import ONE_PARTITION, expected_links, links
@@ -88,6 +89,19 @@ def test_helper_fails_and_prints_nothing_for_a_disk_without_a_name(
     done = machine.run(["/usr/lib/udev/google_nvme_id", "-d", f"/dev/{nodes[disk]}"], check=False)
     assert (done.status != 0, done.stdout) == (True, "")
     assert done.stderr.count("\n") == 1
+
+
+def test_twin_for_the_initramfs_says_the_same_of_every_disk(machine: Machine) -> None:
+    twin = TOP / "config/common/usr/lib/dracut/modules.d/30gcp-udev-rules/google_nvme_id"
+    machine.write("/run/twin", twin.read_text())
+    answers = [
+        machine.run(
+            f"for node in /dev/nvme*n*; do {program} -d $node 2>/dev/null; echo $node: $?; done"
+        ).stdout
+        for program in ("/usr/lib/udev/google_nvme_id", "sh /run/twin")
+    ]
+    assert answers[0] == answers[1]
+    assert {"ID_SERIAL_SHORT=nv-1", "GCE_DISK_ALIAS=scratch"} <= set(answers[0].splitlines())
 
 
 def test_requests_to_persistent_nvme_disks_alone_never_time_out(

@@ -111,10 +111,10 @@ def states(system: RpmMachine, units: Iterable[str] = UNITS) -> dict[str, str]:
     return {unit: system.is_enabled(unit) for unit in units}
 
 
-def running_or_stopping(system: RpmMachine) -> list[str]:
+def on_processes(made: Iterable[str]) -> list[str]:
     """The jobs that would start or end a process."""
     verbs = {"start", "stop", "restart", "reload", "kill", "reload-or-restart"}
-    return [job for job in jobs(system) if job.split()[0] in verbs]
+    return [job for job in made if job.split()[0] in verbs]
 
 
 def test_recorder_finds_what_must_not_happen(machine: Make, tmp_path: Path) -> None:
@@ -188,7 +188,9 @@ def test_no_operation_of_any_package_touches_a_script_unit(
     system.install(chosen(later), "--replacepkgs")
     system.install(chosen(now), "--oldpackage")
     system.erase(*names(target))
-    assert [job for job in running_or_stopping(system) if "scripts" in job] == []
+    made = on_processes(jobs(system))
+    assert f"restart {AGENT_UNIT}" in made
+    assert [job for job in made if "scripts" in job] == []
 
 
 def test_units_that_were_disabled_stay_so_after_an_upgrade(
@@ -250,9 +252,39 @@ def test_configuration_package_applies_its_sysctl_file_and_rules_at_first_instal
     system = installed(machine, now, LIBRARY, AGENT, OSLOGIN)
     system.install(chosen(now, (CONFIGS,)))
     made = jobs(system)
-    assert [job for job in made if "sysctl" in job] == [f"sysctl -q -p {SYSCTL_FILE}"]
+    (applied,) = [job for job in made if "sysctl" in job]
+    # The file, or its keys alone, so that files that come later win.
+    assert SYSCTL_FILE in applied or "--prefix=net.ipv4.ip_forward" in applied
     assert [job for job in made if job.startswith("udevadm")] == ["udevadm control --reload"]
-    assert running_or_stopping(system) == []
+    assert on_processes(made) == []
+
+
+def test_initramfs_is_made_once_for_all_kernels_and_only_when_its_content_changes(
+    machine: Make, now: dict[str, Path], later: dict[str, Path]
+) -> None:
+    system = installed(machine, now, LIBRARY, AGENT, OSLOGIN)
+    system.write("/boot/vmlinuz-1.el9", "")
+    system.write("/boot/vmlinuz-2.el9", "")
+    system.install(chosen(now, (CONFIGS,)))
+    assert len(initramfs(jobs(system))) == 1
+    system.install(chosen(later))
+    assert initramfs(jobs(system)) == []
+    system.shell("echo '# edited' >>/etc/modprobe.d/gce-blacklist.conf")
+    system.install(chosen(later, (CONFIGS,)), "--replacepkgs")
+    assert len(initramfs(jobs(system))) == 1
+
+
+def test_initramfs_is_no_business_of_a_system_without_kernels(
+    machine: Make, now: dict[str, Path]
+) -> None:
+    system = machine()
+    system.install(chosen(now))
+    assert initramfs(jobs(system)) == []
+
+
+def initramfs(made: Iterable[str]) -> list[str]:
+    """The jobs that make every initramfs."""
+    return [job for job in made if job.startswith(("dracut", "mkinitrd", "regenerate-initrd"))]
 
 
 def test_configuration_package_applies_no_sysctl_at_an_upgrade(
@@ -313,16 +345,29 @@ def test_erased_oslogin_leaves_no_line_that_names_an_object_of_it(
     assert {path: system.read(path) for path in files} == before
 
 
-def test_selinux_module_is_installed_with_priority_200_and_removed(
-    machine: Make, now: dict[str, Path], target: str
+def with_selinux(system: RpmMachine) -> None:
+    """The system runs with SELinux's targeted policy."""
+    system.write("/etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n")
+    system.write("/usr/sbin/selinuxenabled", "#!/bin/sh\nexit 0\n", mode=0o755)
+
+
+def modules(system: RpmMachine) -> list[str]:
+    return [job for job in jobs(system) if job.startswith("semodule")]
+
+
+def test_selinux_module_is_loaded_with_priority_200_when_it_changes_and_goes_with_the_package(
+    machine: Make, now: dict[str, Path], later: dict[str, Path], target: str
 ) -> None:
     system = installed(machine, now, LIBRARY, AGENT, OSLOGIN)
-    system.write("/usr/sbin/selinuxenabled", "#!/bin/sh\nexit 0\n", mode=0o755)
+    with_selinux(system)
+    module = "/usr/share/selinux/packages/targeted/oslogin.pp"
     system.install(chosen(now, (SELINUX,)))
-    assert any("-X 200" in job and job.startswith("semodule") for job in jobs(system))
+    assert modules(system) == [f"semodule -n -s targeted -X 200 -i {module}"]
+    system.shell("mkdir -p /var/lib/selinux/targeted/active/modules/200/oslogin")
+    system.install(chosen(later, (LIBRARY, AGENT, OSLOGIN, SELINUX)))
+    assert modules(system) == []
     system.erase(*names(target, SELINUX))
-    removed = [job for job in jobs(system) if job.startswith("semodule")]
-    assert any("-X 200" in job and "-r" in job for job in removed)
+    assert modules(system) == ["semodule -n -s targeted -X 200 -r oslogin"]
 
 
 def test_selinux_package_is_silent_where_there_is_no_selinux(
@@ -368,7 +413,7 @@ def test_without_a_running_systemd_units_are_enabled_and_nothing_is_started(
     done = system.install(chosen(now))
     assert said(done) == []
     assert states(system) == dict.fromkeys(UNITS, "enabled")
-    assert running_or_stopping(system) == []
+    assert on_processes(jobs(system)) == []
 
 
 def test_presets_change_nothing_after_the_installation(machine: Make, now: dict[str, Path]) -> None:

@@ -20,9 +20,14 @@ from support.commands import Completed, run_command
 
 RECORDED = (
     *("udevadm", "sysctl", "semodule", "dracut", "systemd-sysusers", "systemd-tmpfiles"),
-    *("restorecon", "fixfiles", "modprobe", "systemd-sysctl", "mkinitrd"),
+    *("restorecon", "fixfiles", "load_policy", "modprobe", "mkinitrd"),
 )
 """Commands beside systemctl that scriptlets of the families' macros may call."""
+
+_RECORDED_BY_PATH = (
+    "usr/lib/systemd/systemd-sysctl",
+    "usr/lib/module-init-tools/regenerate-initrd-posttrans",
+)
 
 _CALLS = "/media/calls"
 MODULES_OF_DEBIAN = "/usr/lib/python3/dist-packages"
@@ -78,6 +83,9 @@ class RpmMachine(Chroot):
         for name in RECORDED:
             for place in ("usr/bin", "usr/sbin") if name not in without else ():
                 _put(upper / place / name, _RECORDER, mode=0o755)
+        for path in _RECORDED_BY_PATH:
+            if Path(path).name not in without:
+                _put(upper / path, _RECORDER, mode=0o755)
         for path, text in RPM_FILES.items():
             _put(upper / path.lstrip("/"), text)
         if without:

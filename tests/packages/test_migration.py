@@ -11,12 +11,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Optional
 
 import pytest
 from release import version
 from support.chroot import Chroot
 from support.commands import run_command
-from support.debs import AGENT, LIBRARY, GuestDebs
+from support.debs import AGENT, CONFIGS, LIBRARY, OSLOGIN, GuestDebs
 
 AGENT_UNIT = "google-guest-agent.service"
 MANAGERS = ("google-guest-agent-manager.service", "google-guest-compat-manager.service")
@@ -42,6 +43,7 @@ def made_deb(
     files: Mapping[str, str],
     scripts: Mapping[str, str],
     conffiles: Sequence[str] = (),
+    links: Optional[Mapping[str, str]] = None,
 ) -> Path:
     """A package made of what is given."""
     tree = folder / control["Package"]
@@ -59,6 +61,10 @@ def made_deb(
         target = tree / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(content)
+    for path, points_to in (links or {}).items():
+        link = tree / path.lstrip("/")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(points_to)
     deb = folder / f"{control['Package']}.deb"
     command = ["dpkg-deb", "--root-owner-group", "-b", str(tree), str(deb)]
     run_command(command, purpose="make a package")
@@ -287,3 +293,193 @@ def test_apt_removes_the_python_era_for_ours(
     installed = {line.split()[0] for line in listed.splitlines() if line.endswith(" installed")}
     assert {"google-guest-agent", "python3-google-guest"} <= installed
     assert not installed & {"python3-google-compute-engine", "google-compute-engine"}
+
+
+# The system configuration.
+
+HOOK = "/etc/dhcp/dhclient-exit-hooks.d/google_set_hostname"
+KERNEL = "/etc/sysctl.d/60-gce-network-security.conf"
+OBSOLETE = {
+    "/etc/apt/apt.conf.d/99ipv4-only": 'Acquire::ForceIPv4 "true";\n',
+    "/etc/dhcp/dhclient-exit-hooks.d/google_hostname_hook": "# a hook\n",
+    "/etc/sysctl.d/11-gce-network-security.conf": "net.ipv4.ip_forward=0\n",
+    "/etc/systemd/resolved.conf.d/gce-resolved.conf": "[Resolve]\nDNS=169.254.169.254\n",
+}
+KEPT = {
+    "/etc/apt/apt.conf.d/01autoremove-gce": "// the vendor's\n",
+    "/etc/modprobe.d/gce-blacklist.conf": "# the vendor's\n",
+    "/etc/rsyslog.d/90-google.conf": "# the vendor's\n",
+    KERNEL: "# the vendor's\nnet.ipv4.ip_forward=0\n",
+}
+EFFECTS = ("/lib/systemd/systemd-sysctl", "/usr/bin/udevadm")
+
+
+def configs_deb(
+    folder: Path, version: str, depends: str = "", *, more: Optional[Mapping[str, str]] = None
+) -> Path:
+    """google-compute-engine of a vendor or a distribution, with all that it ever had in /etc."""
+    return made_deb(
+        folder,
+        {
+            "Package": CONFIGS,
+            "Version": version,
+            "Provides": "irqbalance",
+            **({"Depends": depends} if depends else {}),
+        },
+        {
+            **KEPT,
+            **OBSOLETE,
+            "/usr/bin/google_set_hostname": "#!/bin/bash\n",
+            "/lib/udev/rules.d/65-gce-disk-naming.rules": "# the vendor's\n",
+            **(more or {}),
+        },
+        {},
+        conffiles=[*KEPT, *OBSOLETE, *(more or {})],
+        links={HOOK: "/usr/bin/google_set_hostname"},
+    )
+
+
+@pytest.fixture
+def vendor_configs(tmp_path: Path) -> Path:
+    return configs_deb(tmp_path / "configs", "1:20251218.00-g1")
+
+
+@pytest.fixture
+def replaced(chroot, vendor_configs: Path, repository_debs: list[Path]) -> tuple[Chroot, str]:
+    """A system whose vendor's configuration has become ours, and what dpkg said meanwhile."""
+    system = chroot(recorded_systemctl=True, recorded=EFFECTS)
+    system.install([vendor_configs])
+    return system, system.install(repository_debs).stdout
+
+
+def test_vendors_configuration_is_replaced_without_a_question(replaced: tuple[Chroot, str]) -> None:
+    system, said = replaced
+    assert "onfiguration file" not in said
+    assert not any("the vendor's" in (system.read(path) or "the vendor's") for path in KEPT)
+
+
+def test_vendors_link_in_dhclients_folder_becomes_a_hook_and_the_program_stays_ours(
+    replaced: tuple[Chroot, str], unpacked: dict[str, Path]
+) -> None:
+    system, _ = replaced
+    for path in (HOOK, "/usr/bin/google_set_hostname"):
+        assert (
+            system.shell(f"test ! -L {path}; cat {path}")
+            == (unpacked[CONFIGS] / path.lstrip("/")).read_text()
+        )
+    assert system.shell(f"dpkg -V {CONFIGS}") == ""
+
+
+@pytest.mark.parametrize("path", sorted(OBSOLETE))
+def test_configuration_that_is_no_longer_ours_goes_when_nobody_has_edited_it(
+    replaced: tuple[Chroot, str], path: str
+) -> None:
+    assert not replaced[0].exists(path)
+
+
+def test_edited_configuration_that_is_no_longer_ours_is_put_aside(
+    chroot, vendor_configs: Path, repository_debs: list[Path]
+) -> None:
+    system = chroot()
+    system.install([vendor_configs])
+    for path in OBSOLETE:
+        system.write(path, "# edited\n")
+    system.install(repository_debs)
+    for path in OBSOLETE:
+        assert not system.exists(path)
+        assert system.read(f"{path}.dpkg-bak") == "# edited\n"
+
+
+def test_edited_configuration_that_is_still_ours_is_kept_as_apt_is_told_to(
+    chroot, vendor_configs: Path, repository_debs: list[Path]
+) -> None:
+    system = chroot()
+    system.install([vendor_configs])
+    for path in KEPT:
+        system.write(path, "# edited\n")
+    system.install(repository_debs, "--force-confold")
+    assert {system.read(path) for path in KEPT} == {"# edited\n"}
+
+
+def test_taking_over_applies_no_setting_of_the_kernel(replaced: tuple[Chroot, str]) -> None:
+    assert replaced[0].program_calls() == []
+
+
+def test_ubuntus_transitional_package_is_satisfied(chroot, tmp_path: Path, repository_debs) -> None:
+    system = chroot()
+    ubuntus = "20250116.00-0ubuntu1"
+    transitional = made_deb(
+        tmp_path / "transitional",
+        {"Package": "gce-compute-image-packages", "Version": ubuntus, "Depends": CONFIGS},
+        {},
+        {},
+    )
+    distro = "/etc/default/instance_configs.cfg.distro"
+    settings = {distro: EDITED, "/etc/cloud/cloud.cfg.d/91-gce.cfg": "datasource_list: [ GCE ]\n"}
+    system.install([configs_deb(tmp_path / "configs", ubuntus, more=settings), transitional])
+    system.install(repository_debs)
+    assert system.shell("dpkg --audit") == ""
+    listed = system.shell("dpkg-query -W -f '${Package} ${db:Status-Status}\n'")
+    assert {f"{CONFIGS} installed", "gce-compute-image-packages installed"} <= set(
+        listed.splitlines()
+    )
+    assert system.read(distro) == EDITED
+
+
+def test_python_eras_units_and_configuration_become_ours_in_one_upgrade(
+    chroot, python_era_debs: list[Path], repository_debs: list[Path]
+) -> None:
+    system = chroot(recorded_systemctl=True, recorded=EFFECTS)
+    system.install(python_era_debs)
+    wants = "/etc/systemd/system/multi-user.target.wants"
+    for unit in DAEMONS:
+        system.shell(f"mkdir -p {wants}; ln -sf /lib/systemd/system/{unit} {wants}/{unit}")
+    system.systemctl_calls()
+    system.dpkg("--remove", "--force-depends", "python3-google-compute-engine")
+    # The agent first: the units are still those of the old package then.
+    order = {LIBRARY: 0, AGENT: 1, OSLOGIN: 2, CONFIGS: 3}
+    debs = sorted(repository_debs, key=lambda deb: order[deb.name.split("_")[0]])
+    for deb in debs:
+        system.install([deb])
+    made = jobs(system)
+    assert {line for line in made if line.startswith("stop google-")} == {
+        f"stop {unit}" for unit in DAEMONS
+    }
+    assert [links_to(system, unit) for unit in DAEMONS] == [""] * len(DAEMONS)
+    assert [line for line in made if "scripts" in line] == []
+    assert system.program_calls() == []
+
+
+def test_older_packages_of_the_same_kind_give_way(
+    chroot, tmp_path: Path, repository_debs: list[Path]
+) -> None:
+    system = chroot()
+    for name in ("google-config-stretch", "google-compute-daemon"):
+        older = made_deb(
+            tmp_path / name,
+            {"Package": name, "Version": "1:20170101.00"},
+            {"/etc/rsyslog.d/90-google.conf": "# older\n"} if "config" in name else {},
+            {},
+            conffiles=["/etc/rsyslog.d/90-google.conf"] if "config" in name else [],
+        )
+        system.install([older])
+    names = []
+    for deb in repository_debs:
+        system.put(deb, f"/root/{deb.name}")
+        names.append(f"/root/{deb.name}")
+    done = system.run(["apt-get", "-q", "-y", "install", *names], check=False)
+    assert done.status == 0, done.stdout + done.stderr
+    listed = system.shell("dpkg-query -W -f '${Package} ${db:Status-Status}\n'")
+    installed = {line.split()[0] for line in listed.splitlines() if line.endswith(" installed")}
+    assert CONFIGS in installed
+    assert not installed & {"google-config-stretch", "google-compute-daemon"}
+
+
+def test_return_to_the_vendors_configuration_leaves_it_whole(
+    replaced: tuple[Chroot, str], vendor_configs: Path
+) -> None:
+    system, _ = replaced
+    system.install([vendor_configs], "--force-downgrade", "--force-confnew")
+    assert system.shell(f"readlink {HOOK}").strip() == "/usr/bin/google_set_hostname"
+    assert system.shell(f"dpkg -V {CONFIGS}") == ""
+    assert not system.exists("/usr/lib/udev/google_nvme_id")

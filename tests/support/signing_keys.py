@@ -10,8 +10,16 @@ from pathlib import Path
 from support.commands import run_command
 
 
-def new_key_file(file: Path, *, kind: str = "ed25519", user: str = "Test <t@example.com>") -> Path:
-    """Write a new secret key without a passphrase, armored; `kind` is one of gpg's, as `rsa2048`.
+def new_key_file(
+    file: Path,
+    *,
+    kind: str = "ed25519",
+    user: str = "Test <t@example.com>",
+    use: str = "sign",
+    valid: str = "never",
+    passphrase: str = "",
+) -> Path:
+    """Write a new secret key, armored; `kind`, `use`, `valid` as gpg has them (`rsa2048`, `cert`).
 
     Several calls with the same file append: a file with several keys.
     """
@@ -19,9 +27,9 @@ def new_key_file(file: Path, *, kind: str = "ed25519", user: str = "Test <t@exam
     home = tempfile.mkdtemp(prefix="gpg-")
     try:
         gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback"]
+        gpg += ["--passphrase", passphrase]
         run_command(
-            [*gpg, "--passphrase", "", "--quick-generate-key", user, kind, "sign", "never"],
-            purpose="make a test key",
+            [*gpg, "--quick-generate-key", user, kind, use, valid], purpose="make a test key"
         )
         exported = run_command([*gpg, "--armor", "--export-secret-keys"], purpose="export it")
         with file.open("a") as output:

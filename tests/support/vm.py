@@ -69,15 +69,14 @@ class Machine(Guest):
         scsi: Sequence[vm_devices.ScsiDisk] = (),
         nvme: Sequence[vm_devices.NvmeController] = (),
         on_google: bool = True,
-        initrd: bool = False,
         snapshots: bool = False,
     ) -> None:
         """Describe a machine; entering it (or `start`) boots it.
 
         `debs` and text `files` are in its image.  `metadata` as of `Bed`; NIC and name come by
-        DHCP.  `on_google`: whether its firmware says Google.  `initrd`: boot through the initial
-        RAM disk.  Without `snapshots` its root is an NVMe disk as QEMU makes them, which boots
-        faster; with them a virtio one.
+        DHCP.  `on_google`: whether its firmware says Google.  Without `snapshots` its root is an
+        NVMe disk as QEMU makes them, which needs no initial RAM disk; with them a virtio one, which
+        does.
         """
         name = f"{sweep.PREFIX}vm{os.getpid()}-{next(_numbers)}"
         directory = sweep.BEDS / name
@@ -102,7 +101,6 @@ class Machine(Guest):
         self._scsi = tuple(scsi)
         self._nvme = tuple(nvme)
         self._on_google = on_google
-        self._initrd = initrd or snapshots
         self._snapshots = snapshots
         self._network = Network(name, specification, dhcp=True)
         self._image: Optional[vm_image.Image] = None
@@ -311,11 +309,6 @@ class Machine(Guest):
             raise TimeoutError(f"machine {self.name} runs {timeout:g} s after its end") from None
         self._forget_qemu()
 
-    def reboot(self) -> None:
-        """A clean shutdown and the next boot, on the same disks."""
-        self.poweroff()
-        self.boot()
-
     def evidence(self, directory: Path) -> None:
         """As of any guest, with the metadata server's request log."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -394,7 +387,7 @@ class Machine(Guest):
             *vm_devices.scsi_arguments(self._scsi, self.directory),
             *vm_devices.nvme_arguments(self._nvme, self.directory),
         ]
-        if self._initrd:
+        if self._snapshots:
             command += ["-initrd", str(image.initrd)]
         if self._on_google:
             serial = f"GoogleCloud-{uuid.uuid4().hex.upper()}"

@@ -1,5 +1,5 @@
 """An instance with all packages on a kernel of its own: platform, kernel settings, modules, serial
-console, queues of its network interface, an upgrade.
+console, queues of its network interface, its name by DHCP, an upgrade.
 
 Its packages were installed before the first boot, which goes through the initial RAM disk that
 their installation left.
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support.debs import next_versions
+from support.network import LEASED_NAME
 from support.vm import PROCESSORS
+from support.vm_image import HOSTNAME, NIC
 
 if TYPE_CHECKING:
     from conftest import Machines
@@ -23,6 +26,17 @@ if TYPE_CHECKING:
 
 ALL = ("google-compute-engine-oslogin", "google-compute-engine")
 AGENT = "google-guest-agent.service"
+
+SHORT = LEASED_NAME.partition(".")[0]
+RENEWED_AFTER = 3
+"""Seconds until the client asks again, or a little more."""
+
+# As ifupdown starts it; what the client says would keep the login open.
+_NEW_CLIENT = f"""
+kill -9 $(cat /run/dhclient.{NIC}.pid)
+dhclient -4 -v -i -pf /run/dhclient.{NIC}.pid -lf /var/lib/dhcp/dhclient.{NIC}.leases \\
+  -I -df /var/lib/dhcp/dhclient6.{NIC}.leases {NIC} >/run/dhclient.log 2>&1 </dev/null
+"""
 
 HARDENED = {
     "net.ipv4.tcp_syncookies": "1",
@@ -53,7 +67,9 @@ def debs(guest_debs: GuestDebs) -> tuple[Path, ...]:
 
 @pytest.fixture(scope="module")
 def machine(boot: Machines, debs: tuple[Path, ...]) -> Machine:
-    return boot(debs=debs, initrd=True)
+    made = boot(debs=debs, snapshots=True)
+    made.snapshot()
+    return made
 
 
 def kernel_settings(machine: Machine) -> dict[str, str]:
@@ -202,6 +218,90 @@ def network_interrupts(machine: Machine) -> dict[str, int]:
     table = machine.read("/proc/interrupts")
     found = re.findall(rf"^ *(\d+):.* {device}-((?:in|out)put\.\d+)$", table, re.MULTILINE)
     return {name: int(irq) for irq, name in found}
+
+
+@pytest.fixture
+def leased(machine: Machine) -> Iterator[Machine]:
+    """The machine as it was after its boot; the DHCP server gives the usual name afterwards."""
+    machine.restore()
+    yield machine
+    machine.serve_dhcp()
+
+
+def names(machine: Machine) -> dict[str, str]:
+    """The kernel's name, the kept one and the full one."""
+    return {
+        "kernel": machine.run("hostname").stdout.strip(),
+        "static": machine.read("/etc/hostname").strip(),
+        "full": machine.run("hostname -f").stdout.strip(),
+    }
+
+
+def host_lines(machine: Machine) -> list[str]:
+    return machine.read("/etc/hosts").splitlines()
+
+
+def lease_again(machine: Machine) -> None:
+    """Start the DHCP client anew; returns when it has a lease and its hooks have ended."""
+    machine.run(_NEW_CLIENT, timeout=60)
+    assert "bound to" in machine.read("/run/dhclient.log")
+
+
+def test_first_lease_names_the_machine(leased: Machine) -> None:
+    assert names(leased) == {"kernel": SHORT, "static": SHORT, "full": LEASED_NAME}
+
+
+def test_first_lease_adds_two_lines_to_the_hosts(leased: Machine) -> None:
+    assert host_lines(leased) == [
+        "127.0.0.1 localhost",
+        f"127.0.1.1 {HOSTNAME}",
+        "::1 localhost ip6-localhost",
+        f"{leased.nics[0].address} {LEASED_NAME} {SHORT}  # Added by Google",
+        "169.254.169.254 metadata.google.internal  # Added by Google",
+    ]
+
+
+def test_renewals_change_nothing(leased: Machine) -> None:
+    leased.serve_dhcp(renew_after=RENEWED_AFTER)
+    lease_again(leased)
+    state = "stat -c '%i %Y %Z' /etc/hosts /etc/hostname; systemctl show -p MainPID rsyslog"
+    before = (leased.run(state).stdout, names(leased))
+    acknowledged = acknowledgements(leased)
+    # The hooks of a renewal have ended when the client asks for the next one.
+    leased.wait_until(
+        lambda: acknowledgements(leased) >= acknowledged + 3, 60, "three renewals of the lease"
+    )
+    assert (leased.run(state).stdout, names(leased)) == before
+
+
+def test_name_that_the_administrator_made_full_stays_full(leased: Machine) -> None:
+    leased.run(["hostnamectl", "hostname", LEASED_NAME])
+    lease_again(leased)
+    assert names(leased) == {"kernel": LEASED_NAME, "static": LEASED_NAME, "full": LEASED_NAME}
+
+
+def test_lease_with_another_name_renames_the_machine(leased: Machine) -> None:
+    leased.serve_dhcp("other.c.test-project.internal")
+    lease_again(leased)
+    assert names(leased)["kernel"] == "other"
+    ours = [line for line in host_lines(leased) if line.endswith("# Added by Google")]
+    assert ours[0] == (
+        f"{leased.nics[0].address} other.c.test-project.internal other  # Added by Google"
+    )
+    assert len(ours) == 2
+
+
+@pytest.mark.parametrize("name", ["metadata.google.internal", "Metadata.Google.Internal", "a b;c"])
+def test_lease_with_a_name_that_nobody_may_have_changes_nothing(leased: Machine, name: str) -> None:
+    before = (names(leased), host_lines(leased))
+    leased.serve_dhcp(name)
+    lease_again(leased)
+    assert (names(leased), host_lines(leased)) == before
+
+
+def acknowledgements(machine: Machine) -> int:
+    """How many leases and renewals the DHCP server has granted."""
+    return sum("DHCPACK" in line for line in machine.dhcp_log())
 
 
 # The last test: it replaces the packages.

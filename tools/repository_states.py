@@ -19,6 +19,7 @@ import functools
 import json
 import os
 import posixpath
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,6 +44,7 @@ KEY_FILE = "google-guest-environment.asc"
 """The public key, at the top of a repository."""
 _OTHERS = Path(__file__).resolve().parent / "other-versions.yaml"
 _FORMAT = 1
+_SUM = re.compile(r"([0-9a-f]{64})  ([^/\\]+)")
 _ROOTS = 16
 """Roots remembered of one state: how often it is dated anew between two publications."""
 _TIMEOUT = 300.0
@@ -137,9 +139,11 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._digests: dict[str, str] = {}
-        if path.exists():
-            lines = (line.split("  ", 1) for line in path.read_text().splitlines())
-            self._digests = {name: digest for digest, name in lines}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            match = _SUM.fullmatch(line)
+            if match is None:
+                raise RepositoryError(f"{path}: {line!r} is no line of sha256sum")
+            self._digests[match[2]] = match[1]
 
     def check(self, name: str, digest: str) -> bool:
         """Whether the name is known; RepositoryError if it is, with another content."""

@@ -52,7 +52,7 @@ def test_policy_builds_for_old_and_new_targets(tmp_path: Path, version: str) -> 
     command = [need("make"), "-C", str(SOURCE), f"OUT={tmp_path}", f"MODULE_VERSION={version}"]
     subprocess.run(command, check=True, capture_output=True)
     contexts = tmp_path / "contexts"
-    unpack = [need("semodule_unpackage"), str(tmp_path / "google_oslogin.pp")]
+    unpack = [need("semodule_unpackage"), str(tmp_path / "oslogin.pp")]
     subprocess.run([*unpack, str(tmp_path / "module"), str(contexts)], check=True)
     assert contexts.read_text() == CONTEXTS
 

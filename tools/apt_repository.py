@@ -84,8 +84,10 @@ def suite_of(codename: str) -> str:
 
 
 def codenames(top: Path) -> list[str]:
-    """The releases that a repository has suites for."""
-    found = (path.name for path in (top / "dists").glob("google-compute-engine-*-stable"))
+    """The releases that a repository has suites for; RepositoryError if there is none."""
+    found = [path.name for path in (top / "dists").glob("google-compute-engine-*-stable")]
+    if not found:
+        raise RepositoryError(f"{top} has no suite")
     return sorted(name[len("google-compute-engine-") : -len("-stable")] for name in found)
 
 

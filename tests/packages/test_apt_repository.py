@@ -13,7 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import artifact_table
 import pytest
+import release
+import yaml
+from repository_builds import EPOCHS, revision_of
+from repository_states import check_beats_others, is_greater_deb
 from support import roots, tiers
 from support.chroot import Chroot, is_possible
 from support.commands import Completed
@@ -22,6 +27,7 @@ from support.repository_server import RepositoryServer
 from support.signing_keys import new_key_file
 from support.small_debs import small_deb
 
+OTHERS = yaml.safe_load((SOURCE_TREE / "tools/other-versions.yaml").read_text())
 SUITE = "google-compute-engine-bookworm-stable"
 DISTS = f"dists/{SUITE}"
 NAME = "guest-example"
@@ -386,6 +392,18 @@ def test_dating_anew_forgets_no_state(repository: Repository, debs: dict[str, Pa
     assert len(list(by_hash.iterdir())) == 2 * 3
 
 
+def test_every_suite_is_dated_anew(repository: Repository, debs: dict[str, Path]) -> None:
+    for suite in ("bookworm", "trixie"):
+        repository.update(debs["1"], ago=DAY, suite=suite)
+    releases = sorted(repository.top.glob("dists/*/Release"))
+    before = [path.read_text() for path in releases]
+    done = repo_apt("--refresh", "--date=now", output=repository.top, key=repository.key)
+    assert done.returncode == 0, done.stderr
+    after = [path.read_text() for path in releases]
+    assert len(after) == 2
+    assert all(old != new for old, new in zip(before, after))
+
+
 def test_earlier_date_is_refused(repository: Repository, debs: dict[str, Path]) -> None:
     repository.update(debs["1"])
     done = repository.try_update(debs["2"], ago=DAY)
@@ -413,6 +431,22 @@ def test_packages_that_the_vendors_would_beat_are_refused(
     done = repository.try_update(small_deb(tmp_path, "google-guest-agent", "20991231.00-1"))
     assert done.returncode == 1
     assert "GUEST_EPOCH=1" in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS["deb"]))
+def test_our_packages_beat_those_of_others(name: str) -> None:
+    version = f"{EPOCHS['deb']}:{release.version()}-1{revision_of('debian12')}"
+    check_beats_others("deb", name, version, is_greater=is_greater_deb, epoch=1)
+
+
+def test_every_package_is_compared_with_others() -> None:
+    ours = {
+        package.name
+        for target in artifact_table.targets().values()
+        if target.format == "deb"
+        for package in artifact_table.packages(target)
+    }
+    assert ours == OTHERS["deb"].keys()
 
 
 @pytest.mark.parametrize("name", ["Bookworm", "../bookworm", ""])

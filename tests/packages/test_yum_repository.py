@@ -14,7 +14,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import artifact_table
 import pytest
+import release
+import yaml
+from repository_builds import EPOCHS
+from repository_states import check_beats_others, is_greater_rpm
 from support import rpm_roots, tiers
 from support.chroot import Chroot, is_possible
 from support.commands import Completed
@@ -24,6 +29,7 @@ from support.signing_keys import new_key_file
 from support.small_rpms import small_rpm
 
 EL, SUSE = "el9", "sles15"
+OTHERS = yaml.safe_load((SOURCE_TREE / "tools/other-versions.yaml").read_text())
 NAME = "guest-example"
 TOOL = SOURCE_TREE / "tools" / "repo-yum"
 DAY = 24 * 3600
@@ -344,6 +350,22 @@ def test_last_versions_and_states_are_kept(repository: Repository, rpms: dict[st
     assert [path.name for path in (repository.folder / "Packages").iterdir()] == [
         f"{NAME}-5-1.noarch.rpm"
     ]
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS["rpm"]))
+def test_our_packages_beat_those_of_others(name: str) -> None:
+    version = f"{EPOCHS['rpm']}:{release.version()}-1"
+    check_beats_others("rpm", name, version, is_greater=is_greater_rpm, epoch=2)
+
+
+def test_every_package_is_compared_with_others() -> None:
+    ours = {
+        package.name
+        for target in artifact_table.targets().values()
+        if target.format == "rpm"
+        for package in artifact_table.packages(target)
+    }
+    assert ours == OTHERS["rpm"].keys()
 
 
 @pytest.mark.parametrize("name", ["google-guest-agent", "google-guest-configs"])

@@ -94,7 +94,7 @@ class Life:
             runs=guest.run(["cat", RUNS], check=False).stdout,
             belongings=self._belongings(),
             # In which order rpm has run which scriptlet of which package.
-            scriptlets=re.findall(r"(%\w+)\(([\w-]+?)-\d[^)]*\): (?:scriptlet start|execv)", said),
+            scriptlets=re.findall(r"(%\w+)\(([\w-]+?)-\d[^)]*\): scriptlet start", said),
             said=said,
             verified=guest.run(["rpm", "-Va", "--nodeps"], check=False).stdout,
             traces=agent_service.traces(guest),

@@ -15,7 +15,7 @@ import artifact_table
 import pytest
 from support import rpm_roots, rpm_versions, tiers
 from support.rpm_machine import RpmMachine, made_rpm, stubs_for
-from support.rpm_versions import AGENT, CONFIGS, LIBRARY, OSLOGIN
+from support.rpm_versions import AGENT, CONFIGS, LIBRARY, OSLOGIN, SELINUX
 
 UNITS = (
     "google-guest-agent.service",
@@ -183,7 +183,8 @@ def test_zypper_installs_upgrades_downgrades_and_removes(
     sles15: RpmMachine, stubs: Callable[..., list[Path]]
 ) -> None:
     names = rpm_versions.names("sles15")
-    ours = [names[key] for key in (AGENT, LIBRARY, OSLOGIN, CONFIGS)]
+    # The policy comes by itself, to a system that has SELinux's.
+    ours = [names[key] for key in (AGENT, LIBRARY, OSLOGIN, CONFIGS, SELINUX)]
     sles15.zypper("install", "--no-recommends", names[AGENT], names[OSLOGIN], names[CONFIGS])
     first = sles15.version(AGENT)
     assert first is not None

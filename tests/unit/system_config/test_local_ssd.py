@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fake_sysfs import IRQS, FakeSysfs
+from support.machine_trees import IRQS, FakeSysfs
 
 from system_config import local_ssd
 from system_config.settings import Settings

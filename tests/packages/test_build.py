@@ -120,8 +120,10 @@ def test_changelog_that_differs_from_news_is_found(tree: Path) -> None:
 
 
 @pytest.mark.xdist_group("build")
-def test_epoch_is_in_a_repositorys_versions_only_when_asked_for(tree: Path, make: Make) -> None:
-    done = make(tree, "deb", GUEST_EPOCH="1")
+def test_epoch_and_suffix_are_in_a_repositorys_versions_only_when_asked_for(
+    tree: Path, make: Make
+) -> None:
+    done = make(tree, "deb", GUEST_EPOCH="1", GUEST_REVISION="+deb12")
     assert done.returncode == 0, done.stdout
     fields = {}
     for deb in (tree / "dist").glob("*.deb"):
@@ -129,9 +131,11 @@ def test_epoch_is_in_a_repositorys_versions_only_when_asked_for(tree: Path, make
         fields[deb.name.split("_")[0]] = subprocess.run(
             command, capture_output=True, text=True, check=True
         ).stdout
-    assert f"Version: 1:{version()}-1\n" in fields["python3-google-guest"]
-    assert f"python3-google-guest (= 1:{version()}-1)" in fields["google-guest-agent"]
-    assert "1:" not in (tree / "debian" / "changelog").read_text()
+    assert f"Version: 1:{version()}-1+deb12\n" in fields["python3-google-guest"]
+    assert f"python3-google-guest (= 1:{version()}-1+deb12)" in fields["google-guest-agent"]
+    changelog = (tree / "debian" / "changelog").read_text()
+    assert "1:" not in changelog
+    assert "deb12" not in changelog
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ import release
 from release import TOP, version
 from support import build_roots, cache, roots, tiers
 from support.chroot import Chroot
-from support.commands import run_command
+from support.commands import missing_programs, run_command
 from support.debs import AGENT, CONFIGS, LIBRARY, OSLOGIN, found_debs
+from support.package_checkers import complaints, run_piuparts
 
 # The target, and the release whose tools build for it.
 BUILDS = (
@@ -185,7 +186,8 @@ def test_transitional_package_brings_the_configuration_and_nothing_else(
     assert ubuntu.field(TRANSITIONAL, "Depends") == CONFIGS
     root = ubuntu.trees[TRANSITIONAL]
     files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
-    assert {path for path in files if not path.startswith(("DEBIAN/", "usr/share/doc/"))} == set()
+    of_every_package = ("DEBIAN/", "usr/share/doc/", "usr/share/lintian/")
+    assert {path for path in files if not path.startswith(of_every_package)} == set()
 
 
 def test_only_ubuntus_packages_are_transitional_by_the_table() -> None:
@@ -328,9 +330,45 @@ def test_sshd_of_debian_13_accepts_the_key_exchanges(trixies: list[Path]) -> Non
     assert "diffie-hellman-group14-sha1" in effective
 
 
-def test_lintian_finds_no_error_and_no_warning_in_what_debian_13_alone_has(
-    trixies: list[Path],
+@pytest.mark.parametrize("argument", ["configure", "remove", "purge"])
+def test_server_of_the_host_is_left_alone_for_another_root(
+    system: Chroot, build_for: Callable[..., Built], argument: str
 ) -> None:
-    command = [TOP / "tools" / "check-lintian", trixies[-1]]
+    script = "postinst" if argument == "configure" else "postrm"
+    text = (build_for("debian13", "trixie").trees[TRIXIE] / "DEBIAN" / script).read_text()
+    system.shell("mkdir -p /target/etc /target/var/lib; cp -a /var/lib/dpkg /target/var/lib")
+    system.write(f"/script.{script}", text, mode=0o755)
+    environment = {
+        "DPKG_ROOT": "/target",
+        "DPKG_MAINTSCRIPT_PACKAGE": TRIXIE,
+        "DPKG_MAINTSCRIPT_NAME": script,
+    }
+    done = system.run([f"/script.{script}", argument], environment=environment, check=False)
+    assert (done.status, done.stderr) == (0, "")
+    assert asked(system) == ([], [])
+
+
+def test_piuparts_passes_what_debian_13_alone_has(trixies: list[Path], tmp_path: Path) -> None:
+    missing = missing_programs(("piuparts",))
+    if missing:
+        pytest.skip(f"program {missing[0]}")
+    done = run_piuparts(
+        roots.base("trixie"),
+        trixies[-1:],
+        "--no-upgrade-test",
+        suite="trixie",
+        archive=trixies,
+        folder=tmp_path / "room",
+    )
+    assert (complaints(done), done.status) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("target", "package"), [("debian13", TRIXIE), ("ubuntu2404", TRANSITIONAL)]
+)
+def test_lintian_finds_no_error_and_no_warning_in_what_one_release_alone_has(
+    build_for: Callable[..., Built], target: str, package: str
+) -> None:
+    command = [TOP / "tools" / "check-lintian", build_for(target, "trixie").debs[package]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")

@@ -14,8 +14,8 @@ from support.commands import Completed, run_command
 
 _ENTER = """
 set -eu
-lower=$1 work=$2
-shift 2
+lower=$1 work=$2 running=$3
+shift 3
 mount --make-rprivate /
 ip link set lo up 2>/dev/null || true
 mount -t tmpfs none "$work/room"
@@ -28,9 +28,11 @@ rm -rf "$root/etc/apt/sources.list" "$root/etc/apt/sources.list.d"
 mkdir -p "$root/etc/apt/sources.list.d" "$root/packages"
 echo "deb [trusted=yes] file:///packages ./" >"$root/etc/apt/sources.list"
 cp "$work/packages/"* "$root/packages"
-mount -t proc proc "$root/proc"
-mount -t sysfs -o ro sysfs "$root/sys"
-mount --rbind /dev "$root/dev"
+if [ "$running" = yes ]; then
+    mount -t proc proc "$root/proc"
+    mount -t sysfs -o ro sysfs "$root/sys"
+    mount --rbind /dev "$root/dev"
+fi
 # What debconf makes with every installation through apt.
 mkdir -p -m 0700 "$root/var/cache/debconf/tmp.ci"
 exec "$@"
@@ -56,7 +58,14 @@ def run_piuparts(
         ],
         archive=archive,
         folder=folder,
+        running=False,
     )
+
+
+def complaints(done: Completed) -> list[str]:
+    """The lines in which piuparts objects to something; its warnings are about the base, too."""
+    lines = (done.stdout + done.stderr).splitlines()
+    return [line for line in lines if " ERROR: " in line and " WARN: " not in line]
 
 
 def run_autopkgtest(
@@ -71,10 +80,14 @@ def run_autopkgtest(
         ],
         archive=archive,
         folder=folder,
+        running=True,
     )
 
 
-def _run(base: Path, argv: Sequence[str], *, archive: Iterable[Path], folder: Path) -> Completed:
+def _run(
+    base: Path, argv: Sequence[str], *, archive: Iterable[Path], folder: Path, running: bool
+) -> Completed:
+    """`running`: with the kernel's file systems; piuparts mounts its own in the copy it makes."""
     for name in ("room", "packages"):
         (folder / name).mkdir(parents=True)
     for deb in archive:
@@ -87,7 +100,8 @@ def _run(base: Path, argv: Sequence[str], *, archive: Iterable[Path], folder: Pa
     return run_command(
         [
             *("unshare", "--mount", "--pid", "--net", "--fork", "--kill-child"),
-            *("sh", "-c", _ENTER, "enter", str(base), str(folder), *argv),
+            *("sh", "-c", _ENTER, "enter", str(base), str(folder)),
+            *("yes" if running else "no", *argv),
         ],
         purpose=f"run {argv[0]}",
         timeout=300,

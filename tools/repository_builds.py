@@ -30,7 +30,7 @@ def built_packages(kind: str) -> tuple[dict[str, list[Path]], list[str]]:
     for name, target in artifact_table.targets().items():
         if target.format != kind:
             continue
-        files, reason = _build(kind, name, revision_of(name) if kind == "deb" else "")
+        files, reason = built(kind, name)
         if reason:
             said.append(f"{name} is left out: {reason}")
         else:
@@ -46,12 +46,16 @@ def revision_of(target: str) -> str:
     return "+" + {"debian": "deb"}.get(facts.distribution, facts.distribution) + facts.release
 
 
-def _build(kind: str, target: str, revision: str) -> tuple[list[Path], str]:
-    """The files of a target, or why it cannot be built here."""
+def built(kind: str, target: str) -> tuple[list[Path], str]:
+    """The files of a target, or why it cannot be built here; RepositoryError if it does not."""
     folder = release.TOP / "build" / "repo" / target
     output = folder / "packages"
     tool = release.TOP / "tools" / f"build-{kind}"
-    variables = {"GUEST_TARGET": target, "GUEST_EPOCH": EPOCHS[kind], "GUEST_REVISION": revision}
+    variables = {
+        "GUEST_TARGET": target,
+        "GUEST_EPOCH": EPOCHS[kind],
+        "GUEST_REVISION": revision_of(target) if kind == "deb" else "",
+    }
     done = subprocess.run(
         [builds.PYTHON, str(tool), "--work", str(folder / "work"), "--output", str(output)],
         cwd=release.TOP,

@@ -17,7 +17,7 @@ import artifact_table
 import pytest
 import release
 import yaml
-from repository_builds import EPOCHS, revision_of
+from repository_builds import EPOCHS, built, revision_of
 from repository_states import check_beats_others, is_greater_deb
 from support import roots, tiers
 from support.chroot import Chroot, is_possible
@@ -437,6 +437,20 @@ def test_packages_that_the_vendors_would_beat_are_refused(
 def test_our_packages_beat_those_of_others(name: str) -> None:
     version = f"{EPOCHS['deb']}:{release.version()}-1{revision_of('debian12')}"
     check_beats_others("deb", name, version, is_greater=is_greater_deb, epoch=1)
+
+
+def test_machine_installs_the_guest_environment(machine: Machine, repository: Repository) -> None:
+    """What it depends on is in the base."""
+    files, reason = built("deb", "debian12")
+    assert files, reason
+    repository.update(*files)
+    machine.apt("update")
+    machine.apt("install", "google-compute-engine")
+    listed = machine.chroot.shell("dpkg-query --show --showformat '${Package} ${Version}\\n'")
+    version = f"1:{release.version()}-1+deb12"
+    for name in ("google-compute-engine", "google-guest-agent", "google-compute-engine-oslogin"):
+        assert f"{name} {version}" in listed.splitlines()
+    assert machine.chroot.is_enabled("google-guest-agent.service") == "enabled"
 
 
 def test_every_package_is_compared_with_others() -> None:

@@ -18,13 +18,14 @@ import artifact_table
 import pytest
 import release
 import yaml
-from repository_builds import EPOCHS
+from repository_builds import EPOCHS, built
 from repository_states import check_beats_others, is_greater_rpm
 from support import rpm_roots, tiers
 from support.chroot import Chroot, is_possible
 from support.commands import Completed
 from support.debs import SOURCE_TREE
 from support.repository_server import RepositoryServer
+from support.rpm_machine import stubs_for
 from support.signing_keys import new_key_file
 from support.small_rpms import small_rpm
 
@@ -271,6 +272,24 @@ def test_key_that_follows_another_is_added(
     assert machine.version() == "3"
     machine.command(*machine.DOWNGRADE)
     assert machine.version() == "1"
+
+
+def test_machine_installs_the_guest_environment(
+    machine: Machine, repository: Repository, tmp_path: Path
+) -> None:
+    """With small packages in place of the distribution's."""
+    files, reason = built("rpm", repository.target)
+    assert files, reason
+    target = artifact_table.target(repository.target)
+    stubs = stubs_for(files, tmp_path / "stubs", python=f"{target.python}.1")
+    repository.update(*files, *stubs)
+    names = {package.key: package.name for package in artifact_table.packages(target)}
+    machine.command("install", names["google-compute-engine"])
+    command = ["rpm", "-q", "--qf", "%{EPOCH}:%{VERSION}\\n", *names.values()]
+    listed = machine.chroot.run(command, check=False).stdout.splitlines()
+    installed = [line for line in listed if "not installed" not in line]
+    assert len(installed) >= 4
+    assert set(installed) == {f"2:{release.version()}"}
 
 
 def test_packages_carry_the_keys_signature(repository: Repository, tmp_path: Path) -> None:

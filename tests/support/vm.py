@@ -22,7 +22,7 @@ import shlex
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +33,16 @@ from support import sweep, tiers, vm_devices, vm_image
 from support.bed import BootFailed
 from support.commands import CommandFailed, Completed, run_command
 from support.emulator import Metadata, emulate
-from support.guest import BedState, Command, Guest, Key, guest_argv, in_cgroup, ssh_argv
+from support.guest import (
+    BedState,
+    Command,
+    Found,
+    Guest,
+    Key,
+    guest_argv,
+    in_cgroup,
+    ssh_argv,
+)
 from support.network import LEASED_NAME, MTU, Network, enter_namespace, numbered_nics
 from support.processes import Child, start_child
 from support.vm_qmp import Monitor, QmpError
@@ -244,6 +253,17 @@ class Machine(Guest):
 
     def path(self, guest_path: str) -> Path:
         raise RuntimeError(f"{guest_path}: the files of a machine lie in its disk, use read")
+
+    def wait_until(
+        self,
+        predicate: Callable[[], Found],
+        timeout: float = 40.0,
+        what: str = "the condition holds",
+        *,
+        interval: float = 0.1,
+    ) -> Found:
+        """As of any guest, with the patience that emulated processors of a busy host need."""
+        return super().wait_until(predicate, timeout, what, interval=interval)
 
     def settle(self) -> None:
         """Wait until udev has handled every event."""

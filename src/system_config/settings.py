@@ -71,7 +71,9 @@ class Settings:
         """Log the failures; return what happened in one line."""
         for number, names in self._failures.items():
             others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            log.warning("%s%s: %s", names[0], others, os.strerror(number))
+            # Where somebody mounted /sys read-only, nothing is wrong.
+            level = logging.INFO if number == errno.EROFS else logging.WARNING
+            log.log(level, "%s%s: %s", names[0], others, os.strerror(number))
         verb = "would change" if self.dry_run else "changed"
         return (
             f"{_count(self.changed)} {verb}, {self.right} as they should be,"

@@ -3,8 +3,8 @@
 #
 # It runs in the mount, pid, uts, ipc, cgroup and network namespaces of the bed, as root, with the
 # host's tools until pivot_root and the guest's after.  The rules that keep the host safe are here:
-# /proc/sys read-only except net, /sys read-only unless asked otherwise, kernel log and sysrq
-# masked, no capability for the clock, modules or raw I/O.
+# /proc/sys read-only except net, /proc/irq a copy, /sys read-only unless asked otherwise, kernel log
+# and sysrq masked, no capability for the clock, modules or raw I/O.
 #
 # usage: boot.sh ROOT STATE SYSFS-MODE DMI CONSOLE [SERIAL]
 #   ROOT     the mounted overlay           STATE  the bed's folder: boot_id, sys/ trees
@@ -76,6 +76,13 @@ mount --bind "$state/boot_id" "$root/proc/sys/kernel/random/boot_id"
 mount --bind /dev/null "$root/proc/kmsg"
 if [ -e "$root/proc/sysrq-trigger" ]; then
     mount --bind /dev/null "$root/proc/sysrq-trigger"
+fi
+# Which processor serves an interrupt of the host is none of a bed's business: it has a copy.
+if [ -d "$root/proc/irq" ]; then
+    mkdir -p "$state/irq"
+    cp -R "$root/proc/irq/." "$state/irq/" 2>/dev/null || :
+    chmod -R u+w "$state/irq"
+    mount --bind "$state/irq" "$root/proc/irq"
 fi
 
 cd "$root"

@@ -21,6 +21,8 @@ PYTEST_ARGS ?=
 # The packages of the last "make goo"; the runtime among them has a version of its own.
 GOOS = $$(sed '1d; s,^,dist/,' build/goo/made-from)
 
+RPM_TARGETS := el8 el9 el10 fedora sles15 sles16
+
 .DEFAULT_GOAL := help
 .PHONY: help setup sdist wheel deb dsc deb-lib rpm goo packages repo-apt repo-yum repo-goo publish \
 	release check-packages lint test bench demo clean
@@ -78,10 +80,12 @@ release: ## everything twice, compared, with sums and bills of materials, from a
 repo-goo: goo ## a repository of the Windows packages (GUEST_REPO_KEY signs its index)
 	$(PYTHON) tools/repo-goo --replace $(GOOS)
 
-check-packages: deb goo ## what is in the packages, and lintian
+check-packages: deb goo ## what is in the packages, lintian and rpmlint
+	for target in $(RPM_TARGETS); do $(PYTHON) tools/build-rpm --target $$target; done
 	$(PYTHON) tools/check-artifacts dist/*_$$(cat VERSION)-1_*.deb
 	$(PYTHON) tools/check-artifacts $(GOOS)
 	tools/check-lintian
+	tools/check-rpmlint $(RPM_TARGETS)
 
 lint: $(VENV)/made deb ## format, types, floors, shell, manual pages, packages
 	tools/lint $(VENV)

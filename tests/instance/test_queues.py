@@ -97,3 +97,36 @@ def test_machine_without_such_hardware_is_left_as_it_is(boot: Boot) -> None:
         "google_optimize_local_ssd: 0 settings changed, 0 as they should be,"
         " 0 kept by the kernel, 0 failed\n"
     )
+
+
+ON_A_REAL_LINK = """
+import array, sys
+sys.path += ["/usr/share/google-compute-engine", "/usr/lib/python3/dist-packages"]
+from system_config.ethtool import GET_CHANNELS, SET_CHANNELS, Driver, exchange
+from system_config.link_names import rename_link
+
+rename_link("pair0", "eth7tmp")
+words = array.array("I", [GET_CHANNELS] + [0] * 8)
+exchange("eth7tmp", words)
+words[0], words[6] = SET_CHANNELS, 2
+exchange("eth7tmp", words)
+exchange("pair1", array.array("I", [GET_CHANNELS] + [0] * 8))
+for refused in (lambda: rename_link("eth7tmp", "pair1"), Driver("eth7tmp").rings):
+    try:
+        refused()
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+def test_kernel_renames_links_that_are_up_and_takes_their_queues(boot: Boot) -> None:
+    guest = boot(files=dict(SETTLED))
+    guest.run(
+        "ip link add pair0 numtxqueues 4 numrxqueues 4 type veth peer name pair1 numtxqueues 4"
+        " numrxqueues 4 && ip link set pair0 up && ip link set pair1 up"
+    )
+    done = guest.run(["python3", "-IS", "-c", ON_A_REAL_LINK])
+    assert done.stdout == "File exists\nOperation not supported\n"
+    shown = guest.run("ip -o link show dev eth7tmp").stdout
+    assert "UP" in shown.partition("<")[2].partition(">")[0].split(",")
+    assert len(guest.run("ls -d /sys/class/net/eth7tmp/queues/tx-*").stdout.split()) == 2

@@ -9,6 +9,7 @@ from google_guest.records import record
 from system_config.sysfs import Tree, numbered
 
 NETWORK = "/sys/class/net"
+GVNIC_DRIVERS = ("gve", "gvnic")
 _PCI = "/sys/devices/pci"
 
 
@@ -37,7 +38,7 @@ class Interface:
     @property
     def is_gvnic(self) -> bool:
         """Whether it is a gVNIC."""
-        return self.driver in ("gve", "gvnic")
+        return self.driver in GVNIC_DRIVERS
 
     @property
     def is_idpf(self) -> bool:

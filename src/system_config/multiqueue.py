@@ -8,8 +8,9 @@ its driver hints. On machines with accelerators (``platform_facts``) queues and 
 interfaces are laid out by NUMA node instead. Machines of the X series have settings of their own.
 
 Reads and writes ``/proc/irq/N/smp_affinity*``, ``/sys/class/net/X/queues`` and, of IDPF interfaces,
-channels, rings and moderation; only what differs. The metadata server is asked for a second at
-most, and not at all where the firmware is not Compute Engine's.
+channels, rings and moderation; only what differs. The metadata server has a second for each answer,
+and its network 15 to come up where accelerators are likely; where the firmware is not Compute
+Engine's it is not asked.
 
 Environment: ``GOOGLE_SET_MULTIQUEUE_FAKEROOT`` stands for ``--root``;
 ``GOOGLE_SET_MULTIQUEUE_METADATASERVER`` (HOST[:PORT]) names another metadata server.
@@ -40,7 +41,13 @@ from system_config.command_line import BAD_USAGE, parse_arguments, usage
 from system_config.ethtool import Driver, Exchange, exchange
 from system_config.interfaces import Interface, interfaces, queues
 from system_config.interrupts import device_interrupts, interrupts
-from system_config.platform_facts import X_SERIES, Platform, read_platform
+from system_config.platform_facts import (
+    PATIENCE,
+    X_SERIES,
+    Platform,
+    may_have_accelerators,
+    read_platform,
+)
 from system_config.processors import Node, numa_nodes, online_processors, parse_mask
 from system_config.settings import Print, Settings
 from system_config.sysfs import Tree, parse_number
@@ -101,7 +108,8 @@ def _platform(tree: Tree, environ: Mapping[str, str]) -> Platform:
         return Platform()
     try:
         with MetadataClient(server or None, environ={}) as client:
-            return read_platform(client)
+            patience = PATIENCE if may_have_accelerators(interfaces(tree)) else 0.0
+            return read_platform(client, patience=patience)
     except MetadataError as error:
         log.warning("the metadata server is not asked: %s", error)
         return Platform()

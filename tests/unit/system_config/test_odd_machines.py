@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.machine_trees import FakeSysfs
 
+from google_guest.metadata.client import MetadataClient
+from metadata_server import Emulator
 from system_config import local_ssd
+from system_config.interfaces import interfaces
 from system_config.multiqueue import Tuning
-from system_config.platform_facts import Platform
+from system_config.platform_facts import Platform, may_have_accelerators, read_platform
 from system_config.processors import numa_nodes, online_processors, parse_mask
 from system_config.settings import Settings
 from system_config.sysfs import Tree, numbered, parse_number
@@ -120,6 +123,63 @@ def test_any_number(text: str) -> None:
     number = parse_number(text)
     assert number is None or (str(number) == text.lstrip("0") or number == 0)
 
+
+# The network of a machine that boots.
+
+
+class Clock:
+    """Time that passes only in pauses; after so many of them the network is up."""
+
+    def __init__(self, server: Emulator, *, up_after: int) -> None:
+        self.now, self.pauses = 0.0, 0
+        self._server, self._up_after = server, up_after
+        server.offline()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses += 1
+        if self.pauses == self._up_after:
+            self._server.online()
+
+
+@pytest.mark.parametrize(
+    ("patience", "up_after", "known", "pauses"),
+    [(15.0, 3, True, 3), (15.0, 99, False, 15), (0.0, 1, False, 0)],
+)
+def test_network_that_comes_up_late_is_waited_for(
+    patience: float, up_after: int, known: bool, pauses: int
+) -> None:
+    with Emulator(profile="linux") as server:
+        server.set("instance/machine-type", "projects/1/machineTypes/a3-highgpu-8g")
+        clock = Clock(server, up_after=up_after)
+        with MetadataClient(
+            server.host, environ={}, clock=lambda: clock.now, sleep=clock.sleep
+        ) as client:
+            platform = read_platform(client, patience=patience)
+    expected = Platform("a3-highgpu-8g", True) if known else Platform()
+    assert (platform, clock.pauses) == (expected, pauses)
+
+
+@pytest.mark.parametrize(
+    ("drivers", "expected"),
+    [
+        ((), False),
+        (("virtio-pci",), False),
+        (("gve",), False),
+        (("gve", "gvnic"), True),
+        (("gve", "mlx5_core"), True),
+        (("idpf",), True),
+    ],
+)
+def test_machine_waits_where_its_hardware_makes_accelerators_likely(
+    machine: FakeSysfs, drivers: Sequence[str], expected: bool
+) -> None:
+    for number, driver in enumerate(drivers):
+        machine.interface(f"eth{number}", machine.pci(f"0000:00:0{number}.0", driver=driver))
+    assert may_have_accelerators(interfaces(Tree(str(machine.root)))) is expected
+
+
+# Trees that are none.
 
 PATHS = (
     "/sys/devices/system/cpu/online",

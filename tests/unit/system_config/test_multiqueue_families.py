@@ -359,7 +359,7 @@ def test_other_machines_keep_their_send_queues(machine: FakeSysfs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "now", "afterwards"), [(16, 4, 16), (16, 16, 16), (1, 1, 1), (0, 0, 0)]
+    ("most", "now", "afterwards"), [(16, 4, 16), (16, 16, 16), (1, 1, 1), (1, 0, 0), (0, 0, 0)]
 )
 def test_idpf_interface_gets_all_channels(
     machine: FakeSysfs, most: int, now: int, afterwards: int

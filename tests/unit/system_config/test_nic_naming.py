@@ -161,6 +161,22 @@ def test_search_goes_on_where_the_ratio_is_another(bus: Bus) -> None:
     assert [bus.run(path).name for path in paths] == ["gpu0rdma0", "gpu1rdma0"]
 
 
+def test_part_with_too_many_interfaces_does_not_say_which_gpu_is_next(bus: Bus) -> None:
+    # The other GPU comes first on the bus, and the first interface is its.
+    bus.gpu("0000:10:00.0/0000:11:00.0")
+    inner = "0000:10:00.0/0000:12:00.0"
+    paths = [bus.nic(f"{inner}/0000:13:00.0", "eth0"), bus.nic(f"{inner}/0000:14:00.0", "eth1")]
+    bus.gpu(f"{inner}/0000:15:00.0")
+    assert [bus.run(path).name for path in paths] == ["gpu0rdma0", "gpu1rdma0"]
+
+
+def test_interfaces_with_their_gpus_on_one_bus_count_on_by_two(bus: Bus) -> None:
+    for number in range(4):
+        bus.gpu(f"0000:10:00.0/0000:1{number + 1}:00.0")
+    paths = [bus.nic(f"0000:10:00.0/0000:2{number}:00.0", f"eth{number}") for number in (1, 2)]
+    assert [bus.run(path).name for path in paths] == ["gpu0_1rdma0", "gpu2_3rdma0"]
+
+
 def test_bus_whose_name_only_begins_the_same_is_another(bus: Bus) -> None:
     path = bus.nic("0000:1:00.0", "eth0")
     bus.gpu("0000:10:00.0")

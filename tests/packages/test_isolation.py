@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from release import version
 from support.chroot import Chroot
+from support.debs import CONFIGS, OSLOGIN
 
 BROKEN = "raise SystemExit('this module must not be loaded')\n"
 LOCAL = "/usr/local/lib/python3.11/dist-packages"
@@ -19,13 +20,24 @@ STARTS = (
     ("google_metadata_script_runner_adapt no-such-event", 2),
     ("google_metadata_authorized_keys", 1),
     ("gce_workload_cert_refresh --no-such-option", 2),
+    ("google_authorized_keys", 1),
+    ("google_authorized_keys_sk", 1),
+    ("google_authorized_principals", 1),
+    ("google_oslogin_control no-such-action", 1),
+    ("google_oslogin_nss_cache --no-such-option", 1),
+    ("/usr/libexec/google-oslogind --no-such-option", 2),
+    ("gce-nic-naming --no-such-option", 2),
+    ("google_optimize_local_ssd --no-such-option", 2),
+    ("google_set_hostname --no-such-option", 2),
+    ("google_set_multiqueue --no-such-option", 2),
+    ("/usr/lib/udev/google_nvme_id -h", 0),
 )
 
 
 @pytest.fixture
 def polluted(chroot) -> Chroot:
     """A system on which nearly everything that Python can be told is wrong."""
-    system: Chroot = chroot(installed=True)
+    system: Chroot = chroot(packages=(OSLOGIN, CONFIGS))
     for module in ("yaml", "urllib3", "google_guest", "json", "logging", "sitecustomize"):
         system.write(f"{LOCAL}/{module}.py", BROKEN)
     system.write(f"{LOCAL}/hostile.pth", "import sys; sys.exit('a .pth file was run')\n")

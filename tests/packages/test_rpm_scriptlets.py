@@ -14,7 +14,7 @@ from pathlib import Path
 import artifact_table
 import pytest
 from support import rpm_roots, rpm_versions, tiers
-from support.rpm_machine import RpmMachine, made_rpm
+from support.rpm_machine import RpmMachine, made_rpm, said
 from support.rpm_versions import AGENT, CONFIGS, LIBRARY, OSLOGIN, SELINUX
 
 AGENT_UNIT = "google-guest-agent.service"
@@ -381,17 +381,6 @@ def test_selinux_package_is_silent_where_there_is_no_selinux(
 
 
 # All of them.
-
-
-def said(done: object) -> list[str]:
-    """What a command of rpm said, without Debian's own remark."""
-    text = f"{getattr(done, 'stdout', '')}\n{getattr(done, 'stderr', '')}"
-    remarks = ("use Alien", "assuming you know what you are doing")
-    return [
-        line
-        for line in text.splitlines()
-        if line.strip() and not any(remark in line for remark in remarks)
-    ]
 
 
 def test_scriptlets_are_silent(

@@ -168,6 +168,16 @@ class RpmMachine(Chroot):
         return done.stdout if done.status == 0 else None
 
 
+def said(done: Completed) -> list[str]:
+    """What a command of rpm said, a line each, without Debian's own remark about rpm."""
+    remarks = ("use Alien", "assuming you know what you are doing")
+    return [
+        line
+        for line in f"{done.stdout}\n{done.stderr}".splitlines()
+        if line.strip() and not any(remark in line for remark in remarks)
+    ]
+
+
 def made_rpm(
     folder: Path,
     name: str,

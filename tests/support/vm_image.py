@@ -44,7 +44,7 @@ ROOT_PARTUUID = f"{ROOT_SIGNATURE:08x}-01"
 _MIB = 1024 * 1024
 _DISK_MIB = 2048
 _FORGET_AFTER = 3600.0
-"""Seconds: an image is half a gigabyte and soon made, and each build of the packages needs another."""
+"""Seconds: an image is half a gigabyte and soon made, and every build of packages needs another."""
 
 MACHINE_FILES: Mapping[str, str] = {
     "/etc/fstab": f"PARTUUID={ROOT_PARTUUID} / ext4 defaults 0 1\n",

@@ -55,6 +55,7 @@ RECORDED = (
     "/usr/sbin/sshd",
     "/usr/sbin/update-initramfs",
 )
+REBUILD = "update-initramfs -u -k all"
 Make = Callable[..., Chroot]
 
 
@@ -188,7 +189,8 @@ def test_first_installation_reloads_the_rules_and_applies_its_own_settings(
     keys = re.findall(r"^([a-z][\w.]*) *=", text, re.M)
     assert len(keys) == 18
     applied = " ".join(f"--prefix={key}" for key in keys)
-    assert system.program_calls() == ["udevadm control --reload", f"systemd-sysctl {applied}"]
+    calls = ["udevadm control --reload", f"systemd-sysctl {applied}", REBUILD]
+    assert system.program_calls() == calls
     assert asked_of_systemd(system) == []
 
 
@@ -200,17 +202,27 @@ def test_upgrade_applies_nothing_and_restarts_nothing_of_its_own(
     assert asked_of_systemd(installed) == []
 
 
+def test_upgrade_rebuilds_initial_ram_disks_if_what_is_in_them_has_changed(
+    installed: Chroot, newer_debs: list[Path]
+) -> None:
+    installed.shell("echo 'blacklist more' >>/etc/modprobe.d/gce-blacklist.conf")
+    installed.install(newer_debs[-1:], "--force-depends")
+    assert installed.program_calls() == [REBUILD]
+    installed.install(newer_debs[-1:], "--force-depends")
+    assert installed.program_calls() == []
+
+
 def test_removal_reloads_the_rules(installed: Chroot) -> None:
     installed.dpkg("--remove", CONFIGS)
     assert installed.program_calls() == ["udevadm control --reload"]
     assert asked_of_systemd(installed) == []
 
 
-def test_purge_adds_nothing_to_the_removal(installed: Chroot) -> None:
+def test_purge_takes_the_configuration_out_of_initial_ram_disks(installed: Chroot) -> None:
     installed.dpkg("--remove", CONFIGS)
     installed.program_calls()
     installed.dpkg("--purge", CONFIGS)
-    assert installed.program_calls() == []
+    assert installed.program_calls() == [REBUILD]
 
 
 def test_without_a_running_systemd_nothing_of_the_host_is_touched(
@@ -219,7 +231,8 @@ def test_without_a_running_systemd_nothing_of_the_host_is_touched(
     system = chroot(packages=(OSLOGIN,), recorded=RECORDED)
     system.install(guest_debs.named(CONFIGS))
     system.dpkg("--purge", CONFIGS)
-    assert system.program_calls() == []
+    # Initial RAM disks are the system's own, running or not.
+    assert system.program_calls() == [REBUILD, REBUILD]
 
 
 def test_edited_configuration_survives_upgrade_and_removal_without_a_question(
@@ -299,5 +312,5 @@ def test_scripts_use_no_network_and_no_tmp_and_leave_the_agents_settings(
 ) -> None:
     text = (package / "DEBIAN" / script).read_text()
     lines = [line for line in text.splitlines() if not line.strip().startswith("#")]
-    forbidden = ("/tmp", "curl", "wget", "metadata", "169.254", "instance_configs", "initramfs")
+    forbidden = ("/tmp", "curl", "wget", "metadata", "169.254", "instance_configs")
     assert [line for line in lines for word in forbidden if word in line] == []

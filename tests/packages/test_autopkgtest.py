@@ -6,7 +6,6 @@ There no test may start a service; the tests of the instance tier are for that.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import release

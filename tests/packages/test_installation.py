@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from release import TOP
 from support.chroot import Chroot
 from support.debs import AGENT, LIBRARY, GuestDebs, next_versions
 

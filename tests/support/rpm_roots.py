@@ -1,4 +1,4 @@
-"""Root trees with the tools of rpm distributions: Debian's rpm, dnf and zypper on Debian's userland.
+"""Root trees with the tools of rpm distributions: rpm, dnf and zypper on Debian's userland.
 
 What is proved in one is the logic of rpm, dnf and zypper, never a system of the distributions that
 use them.

@@ -428,6 +428,10 @@ def test_x4(machine: FakeSysfs) -> None:
         driver = Driver(interface, drivers)
         assert driver.rings() == (4096, 2048)
         assert driver.coalescing() == (False, False, 20, 50)
+        # In the kernel's words: linux/ethtool.h.
+        rings, moderation = (drivers.words[interface, get] for get in (GET_RINGS, GET_COALESCING))
+        assert (rings[5], rings[8]) == (4096, 2048)
+        assert [moderation[word] for word in (1, 5, 10, 11)] == [20, 50, 0, 0]
         # What is not named is handed back as it was, and channels are no matter of these machines.
         assert drivers.words[interface, GET_COALESCING][2] == 77
         assert driver.combined_channels() == (16, 4)

@@ -79,6 +79,9 @@ def parse_address(text: str) -> str:
         address = ipaddress.ip_address(text.strip())
     except ValueError:
         raise RefusedName(f"{_shown(text)} is no IP address") from None
+    if address.version == 4 and str(address) != text.strip():
+        # Old releases of Python 3.9 take leading zeros, which others take for octal numbers.
+        raise RefusedName(f"{_shown(text)} is no IP address")
     if (
         address.is_loopback
         or address.is_unspecified

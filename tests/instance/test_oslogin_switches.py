@@ -130,11 +130,12 @@ def test_a_file_that_ends_in_a_match_keeps_its_meaning(guest: Bed, user: str) ->
         file.write("Match User bob\n    X11Forwarding no\n    Banner /etc/motd")
     before = guest.path(SSHD).read_bytes()
     enable(guest)
-    guest.write(
-        "/var/google-users.d/alice", "Match User alice\n    AuthorizedKeysFile none\n", mode=0o640
-    )
-    shown = guest.run(f"sshd -T -C user={user},host=h,addr=10.0.0.1").stdout.splitlines()
-    guest.run("rm /var/google-users.d/alice")
+    # In one command: the service, which knows of no alice, takes her file away at its next refresh.
+    file = "/var/google-users.d/alice"
+    shown = guest.run(
+        f"printf 'Match User alice\\n    AuthorizedKeysFile none\\n' >{file};"
+        f"sshd -T -C user={user},host=h,addr=10.0.0.1; rm -f {file}"
+    ).stdout.splitlines()
     assert ("authorizedkeysfile none" in shown) == (user == "alice")
     assert ("banner /etc/motd" in shown) == (user == "bob")
     switch(guest)

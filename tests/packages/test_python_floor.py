@@ -56,8 +56,8 @@ def debian_11(tmp_path: Path) -> Iterator[Chroot]:
     shutil.rmtree(folder, ignore_errors=True)
     system = Chroot([tree], folder)
     for name in (
-        *("src", "tests", "VERSION", "pyproject.toml"),
-        *("tools", "config", "debian", "googet"),
+        *("src", "tests", "NEWS", "VERSION", "pyproject.toml"),
+        *("tools", "config", "debian", "googet", "rpm"),
     ):
         source = TOP / name
         if source.is_dir():

@@ -240,9 +240,10 @@ def test_release_without_an_archive_is_named_with_what_is_missing(tmp_path: Path
 
 
 @pytest.mark.parametrize("suffix", ["deb12", "+deb 12", "-2"])
-def test_revision_that_would_not_sort_as_meant_is_refused(suffix: str) -> None:
-    done = build_deb("--force", "--work", "/nonexistent/work", GUEST_REVISION=suffix)
+def test_revision_that_would_not_sort_as_meant_is_refused(suffix: str, tmp_path: Path) -> None:
+    done = build_deb("--force", "--work", str(tmp_path / "work"), GUEST_REVISION=suffix)
     assert done.returncode != 0
+    assert "GUEST_REVISION" in done.stderr
 
 
 def build_deb(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

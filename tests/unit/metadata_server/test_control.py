@@ -308,7 +308,7 @@ def test_program_takes_files_and_makes_a_token(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--tree", "/nonexistent"), "/nonexistent: No such file"),
+        (("--tree", "/dev/no-such-tree"), "/dev/no-such-tree: No such file"),
         (("--tree", os.devnull), "not JSON"),
         (("--address", "192.0.2.1"), "cannot listen on 192.0.2.1"),
         (("--address", "nonsense."), "nonsense."),

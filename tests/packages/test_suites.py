@@ -22,7 +22,7 @@ from release import TOP, version
 from support import build_roots, cache, roots, tiers
 from support.chroot import Chroot
 from support.commands import missing_programs, run_command
-from support.debs import AGENT, CONFIGS, LIBRARY, OSLOGIN, found_debs
+from support.debs import AGENT, CONFIGS, LIBRARY, OSLOGIN, GuestDebs, found_debs, next_versions
 from support.package_checkers import complaints, run_piuparts
 
 # The target, and the release whose tools build for it.
@@ -279,6 +279,25 @@ def system(trixies: list[Path]) -> Iterator[Chroot]:
     trees = [roots.layer("trixie", trixies[:-1]), roots.base("trixie")]
     yield Chroot(trees, folder, recorded_systemctl=True, recorded=(SSHD,))
     cache.remove_tree(folder)
+
+
+def test_move_from_lib_to_usr_lib_across_an_upgrade_loses_nothing(
+    trixies: list[Path], guest_debs: GuestDebs, tmp_path: Path
+) -> None:
+    """A machine of Debian 12 that has become one of 13: its packages are still those of 12."""
+    former = guest_debs.with_packages(OSLOGIN, CONFIGS)
+    folder = Path(tempfile.mkdtemp(prefix="guest-chroot-"))
+    try:
+        machine = Chroot([roots.layer("trixie", former), roots.base("trixie")], folder)
+        of_12 = machine.shell(f"dpkg -L {AGENT} {OSLOGIN}").split()
+        assert f"/lib/systemd/system/{AGENT}.service" in of_12
+        machine.install(next_versions(trixies[:-1], tmp_path))
+        of_13 = machine.shell(f"dpkg -L {AGENT} {OSLOGIN}").split()
+        assert f"/usr/lib/systemd/system/{AGENT}.service" in of_13
+        machine.shell(f"ls -d {' '.join([*of_12, *of_13])}")
+        assert machine.shell(f"dpkg -V {LIBRARY} {AGENT} {OSLOGIN} {CONFIGS}") == ""
+    finally:
+        cache.remove_tree(folder)
 
 
 RELOADED = (["sshd -t"], ["reload ssh.service"])

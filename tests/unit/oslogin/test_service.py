@@ -163,18 +163,24 @@ def test_ninth_request_of_a_user_is_told_to_come_again(tmp_path: Path, mds: Emul
     with running(tmp_path, mds, peers={"uid": 1000}) as service:
         assert service.user("ada").status == protocol.OK
         mds.fault("oslogin/users", "hang")
-        waiting = [service.connect() for _ in range(8)]
-        for number, sock in enumerate(waiting):
-            request = protocol.Message(
-                protocol.GETPWNAM, [string_field(protocol.NAME, f"user{number}")]
-            )
-            sock.sendall(protocol.encode(request))
-        deadline = time.monotonic() + 4.0
-        while mds.waiting_clients < len(waiting) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert service.user("ninth").status == protocol.BUSY
-        for sock in waiting:
-            sock.close()
+        # On a busy machine the first of eight may have given up before the last one asks.
+        answers = [answer_beside_eight(service, mds, f"user{turn}") for turn in range(3)]
+        assert protocol.BUSY in answers
+
+
+def answer_beside_eight(service: Service, mds: Emulator, prefix: str) -> int:
+    """The answer to one more request while eight, whose names begin so, wait for theirs."""
+    waiting = [service.connect() for _ in range(8)]
+    for number, sock in enumerate(waiting):
+        name = string_field(protocol.NAME, f"{prefix}-{number}")
+        sock.sendall(protocol.encode(protocol.Message(protocol.GETPWNAM, [name])))
+    deadline = time.monotonic() + 4.0
+    while mds.waiting_clients < len(waiting) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    answer = service.user(f"{prefix}-ninth").status
+    for sock in waiting:
+        sock.close()
+    return answer
 
 
 @pytest.mark.parametrize("on", ["nss", "auth"])

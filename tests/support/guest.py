@@ -32,6 +32,9 @@ Command = Union[str, Sequence[str]]
 
 DROPPED_CAPABILITIES = "-sys_time,-sys_module,-sys_rawio"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_REFUSED = "port 22: Connection refused"
+_SSHD_RESTART = 5.0
+"""Seconds in which sshd is back after it was told to read its configuration again."""
 _OWN_MOUNTS = ("dev", "proc", "run", "sys", "tmp")
 
 Found = TypeVar("Found")
@@ -209,18 +212,24 @@ class Guest:
     ) -> Completed:
         """Log in from outside and run a command; ssh's own failures have status 255.
 
-        `options` are further `-o` values and come first, so they win.
+        `options` are further `-o` values and come first, so they win.  A refused connection is
+        tried again: sshd has no open port for a moment while it reads its configuration anew.
         """
         address = self.nics[0].address6 if ipv6 else self.nics[0].address
         argv = ssh_argv(user, address, key, options)
         line = command if isinstance(command, str) else shlex.join(command)
-        return run_command(
-            [*enter_namespace(self.state.outside), *argv, line],
-            purpose=f"log in to bed {self.name} as {user}",
-            timeout=timeout,
-            check=check,
-            input=input,
-        )
+        whole = [*enter_namespace(self.state.outside), *argv, line]
+        purpose = f"log in to bed {self.name} as {user}"
+        last_try = time.monotonic() + _SSHD_RESTART
+        while True:
+            is_last = time.monotonic() > last_try
+            done = run_command(whole, purpose=purpose, timeout=timeout, check=False, input=input)
+            if is_last or done.status != 255 or _REFUSED not in done.stderr:
+                break
+            time.sleep(0.2)
+        if check and done.status != 0:
+            raise CommandFailed(whole, done, purpose=purpose)
+        return done
 
     def path(self, guest_path: str) -> Path:
         """The host's path of a guest's file, for looking at it and for placing it.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import artifact_table
 import pytest
 from support.bed import Bed, Stop
 from support.debs import GuestDebs
@@ -16,6 +17,8 @@ STARTUP = "google-startup-scripts.service"
 SHUTDOWN = "google-shutdown-scripts.service"
 CONFIG = "/etc/default/instance_configs.cfg"
 RESULT = "/run/google-guest-agent/scripts/startup.json"
+ORDER = "/usr/lib/systemd/system/google-startup-scripts.service.d/10-ubuntu.conf"
+ORDER_TEXT = (artifact_table.TOP / f"config/ubuntu{ORDER}").read_text()
 SKIPPED = "system is not shutting down, skipping shutdown scripts"
 
 Boot = Callable[..., Bed]
@@ -262,3 +265,30 @@ def test_run_by_hand_runs_the_scripts_again(boot: Boot) -> None:
 def test_startup_script_starts_after_the_agent_is_ready(boot: Boot) -> None:
     guest = boot({"startup-script": "systemctl is-active google-guest-agent"})
     assert output(guest) == ["active"]
+
+
+def test_ubuntus_startup_script_finds_snaps_and_cloud_inits_configuration_there(boot: Boot) -> None:
+    slow = (
+        "[Unit]\nAfter=network-online.target {after}\n"
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\n"
+        "ExecStart=/bin/sh -c 'sleep 1; touch /var/lib/%p'\n"
+    )
+    guest = boot(
+        {"startup-script": "cd /var/lib && ls snapd.seeded cloud-config"},
+        files={
+            ORDER: ORDER_TEXT,
+            "/etc/systemd/system/snapd.seeded.service": slow.format(after=""),
+            "/etc/systemd/system/cloud-config.service": slow.format(after="snapd.seeded.service"),
+            "/etc/systemd/system/multi-user.target.d/wants.conf": (
+                "[Unit]\nWants=cloud-config.service snapd.seeded.service\n"
+            ),
+        },
+    )
+    guest.wait_until(lambda: len(output(guest)) == 2, 20, "both files are shown")
+    assert output(guest) == ["cloud-config", "snapd.seeded"]
+    assert "ordering cycle" not in guest.journal()
+
+
+def test_ubuntus_order_starts_nothing_that_is_not_there(boot: Boot) -> None:
+    guest = boot({"startup-script": "echo ran"}, files={ORDER: ORDER_TEXT})
+    assert output(guest) == ["ran"]

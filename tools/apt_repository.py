@@ -33,8 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import repository_states as states
-from repository_states import RepositoryError
-from signing import Signer
+from repository_states import Options, RepositoryError
 
 NAME = "google-guest-environment"
 COMPONENT = "main"
@@ -45,19 +44,6 @@ ROOT = "Release"
 _ALL = "all"
 _SUMS = {"SHA256": hashlib.sha256, "SHA512": hashlib.sha512}
 _CODENAME = re.compile(r"[a-z][a-z0-9.-]*")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a repository is written."""
-
-    date: int
-    """Unix time of the Release."""
-    signer: Signer | None
-    keep_versions: int = states.KEEP_VERSIONS
-    keep_states: int = states.KEEP_STATES
-    url: str = "https://packages.example.com/apt"
-    """Where machines will find it."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ ever there, as it was before it was signed.
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import fcntl
 import functools
@@ -30,6 +31,7 @@ from pathlib import Path
 import builds
 import release
 import yaml
+from signing import Signer, signer
 
 sys.path.insert(0, str(release.TOP / "src"))
 
@@ -52,6 +54,66 @@ _TIMEOUT = 300.0
 
 class RepositoryError(GuestError):
     """The repository cannot be made as asked."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a repository is written."""
+
+    date: int
+    """Unix time of the index."""
+    signer: Signer | None
+    url: str
+    """Where machines will find it; no slash at the end."""
+    keep_versions: int = KEEP_VERSIONS
+    keep_states: int = KEEP_STATES
+
+
+def command_line(description: str, *, kind: str) -> argparse.ArgumentParser:
+    """The parser of what the commands for ``kind`` ("apt", "yum") of repository share."""
+    parser = argparse.ArgumentParser(description=description)
+    output = release.TOP / "dist" / f"{kind}-repo"
+    parser.add_argument("--output", type=Path, default=output)
+    parser.add_argument(
+        "--date", default="", help="of the index: now, @SECONDS, YYYY-MM-DD[THH:MM:SS]"
+    )
+    parser.add_argument("--keep-versions", type=_at_least_one, default=KEEP_VERSIONS)
+    parser.add_argument("--keep-states", type=_at_least_one, default=KEEP_STATES)
+    url = f"https://packages.example.com/{kind}"
+    parser.add_argument("--url", default=url, help="where machines find it")
+    parser.add_argument("--unsigned", action="store_true", help="do without a key")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least one version and one state are kept")
+    return number
+
+
+def report(name: str, update: Callable[[], Iterable[str]]) -> int:
+    """Print what ``update`` says, or its failure; the exit status of the command ``name``."""
+    try:
+        for line in update():
+            print(line)
+    except (GuestError, OSError) as failure:
+        print(f"{name}: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def opened(arguments: argparse.Namespace) -> Iterator[Options]:
+    """The repository of a command line, for this process alone, and how it is to be written."""
+    with signer(unsigned=arguments.unsigned) as key, locked(arguments.output):
+        yield Options(
+            date=moment(arguments.date),
+            signer=key,
+            url=arguments.url.rstrip("/"),
+            keep_versions=arguments.keep_versions,
+            keep_states=arguments.keep_states,
+        )
 
 
 @dataclass(frozen=True)

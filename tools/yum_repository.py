@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import repository_states as states
-from repository_states import RepositoryError
+from repository_states import Options, RepositoryError
 from signing import GPG, Signer
 
 ROOT = "repomd.xml"
@@ -43,17 +43,6 @@ ARCHITECTURES = ("x86_64", "aarch64")
 _SUSE = "google-compute-engine-sles"
 _TARGET = re.compile(r"[a-z][a-z0-9]*")
 _FIELDS = ("NAME", "EPOCHNUM", "VERSION", "RELEASE", "ARCH", "BUILDTIME", "SOURCERPM")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a repository is written; the fields are those of apt_repository.Options."""
-
-    date: int
-    signer: Signer | None
-    keep_versions: int = states.KEEP_VERSIONS
-    keep_states: int = states.KEEP_STATES
-    url: str = "https://packages.example.com/yum"
 
 
 @dataclass(frozen=True)

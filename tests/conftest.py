@@ -24,6 +24,17 @@ hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
 
 
+LONGEST_ID = 60
+"""Characters of a parameter that a test's name shows."""
+
+
+def pytest_make_parametrize_id(val: object) -> Optional[str]:
+    """Name tests of endless texts so that a report can still be read."""
+    if isinstance(val, (str, bytes)) and len(val) > LONGEST_ID:
+        return f"{ascii(val[:20])[:LONGEST_ID]}... ({len(val)})"
+    return None
+
+
 class TierPolicy:
     """What this run does with each tier, and what became of its tests."""
 

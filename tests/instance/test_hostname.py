@@ -83,6 +83,12 @@ def await_name(guest: Bed, name: str = "bed", hosts: str = HOSTS) -> None:
     )
 
 
+def await_settled(guest: Bed) -> None:
+    """Wait until the program has written down which name it has given."""
+    state = guest.path("/var/lib/google-guest-agent/hostname.json")
+    guest.wait_until(lambda: state.exists() and static_name_of(guest) == "bed", 10, "it is settled")
+
+
 def running_services(guest: Bed) -> dict[str, str]:
     """Which run of each service is the present one; systemd-hostnamed comes and goes by itself."""
     listed = guest.run("systemctl list-units --type=service --state=running --plain --no-legend")
@@ -142,7 +148,7 @@ def test_renewals_write_and_restart_nothing_and_later_hooks_run(boot: Boot) -> N
     files[after] = 'echo "$reason" >>/run/later\n'
     guest = boot(dhcp="dhclient", files=files)
     await_name(guest)
-    guest.wait_until(lambda: static_name_of(guest) == "bed", 10, "the name has settled")
+    await_settled(guest)
     looked = guest.run("stat -c '%i %Y %Z' /etc/hosts /etc/hostname").stdout
     services = running_services(guest)
     lines = len(said(guest))
@@ -199,7 +205,7 @@ def test_a_whole_name_that_only_dhclient_set_becomes_short(boot: Boot) -> None:
 def test_a_name_that_somebody_sets_later_stays_and_a_copy_gets_its_own(boot: Boot) -> None:
     guest = boot(dhcp="dhclient")
     await_name(guest)
-    guest.wait_until(lambda: static_name_of(guest) == "bed", 10, "the name has settled")
+    await_settled(guest)
     guest.run(["hostnamectl", "set-hostname", "mine"])
     guest.reboot()
     guest.wait_until(lambda: "default" in guest.run("ip -4 route").stdout, 20, "a lease came")
@@ -219,7 +225,7 @@ def test_networkmanager_calls_the_instance_by_its_name(boot: Boot) -> None:
     await_name(guest)
     assert guest.run("nmcli general hostname").stdout == "bed\n"
     # Any other interface than the first one changes nothing.
-    guest.wait_until(lambda: static_name_of(guest) == "bed", 10, "the name has settled")
+    await_settled(guest)
     guest.run(["hostnamectl", "set-hostname", "mine"])
     guest.write("/etc/hosts", FOREIGN)
     guest.run(

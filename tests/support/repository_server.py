@@ -59,6 +59,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         # A connection lives longer than a state.
         self.directory = str(self._owner.folder)
+        # Times in HTTP are whole seconds: what was exchanged within one would be "not modified".
+        del self.headers["If-Modified-Since"]
         super().do_GET()
         self._owner.answered(self.path)
 

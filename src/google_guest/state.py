@@ -37,7 +37,7 @@ def read_state(
     try:
         data = system.files.read_bytes(path, limit=_LIMIT)
         document = None if data is None else json.loads(data)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         log.warning("%s is unreadable and treated as absent: %s", path, error)
         return None
     if not isinstance(document, dict):

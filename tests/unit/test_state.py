@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from google_guest.state import Remember, encode_state, read_state
@@ -37,6 +37,7 @@ def test_content_does_not_show_in_the_description() -> None:
 
 
 @given(st.binary(max_size=200))
+@example(b"[" * 100_000)
 def test_damaged_document_reads_as_absent_or_as_an_object(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:

@@ -12,6 +12,8 @@ import pytest
 from unit.scripts.conftest import IMPATIENT, ScriptGuest
 from unit.scripts.web import Page, Web
 
+from google_guest.records import replace
+
 
 def test_inline_script_runs_before_the_one_behind_the_url(guest: ScriptGuest, web: Web) -> None:
     web.page(f"http://127.0.0.1:{web.port}/x.sh", Page(b"#!/bin/sh\necho second\n"))
@@ -340,7 +342,8 @@ def test_silent_download_server_is_given_up(guest: ScriptGuest, web: Web) -> Non
     url = f"http://127.0.0.1:{web.port}/x.sh"
     web.page(url, Page(silent=True))
     guest.set("shutdown-script-url", url)
-    told = guest.run("shutdown", patience=IMPATIENT)
+    patience = replace(IMPATIENT, metadata_request=5.0, metadata_total=10.0)
+    told = guest.run("shutdown", patience=patience)
     assert (
         'Script "shutdown-script-url" failed with error: not finished within 0.5 s'
     ) in told.lines

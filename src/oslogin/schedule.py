@@ -143,6 +143,9 @@ class Schedule:
             self._note_failure(outcome.failure)
         else:
             _write_mark(self._mark, now)
+        if outcome.changed:
+            # Before anybody is told that it is done.
+            self._on_changed()
         with self._changed:
             if outcome.failure:
                 pause = min(FIRST_PAUSE * 2 ** min(self._failures, 10), LONGEST_PAUSE)
@@ -156,8 +159,6 @@ class Schedule:
             self._outcome = outcome
             self._done = target
             self._changed.notify_all()
-        if outcome.changed:
-            self._on_changed()
 
     def _note_failure(self, failure: str) -> None:
         level = logging.DEBUG if self._failures else logging.WARNING

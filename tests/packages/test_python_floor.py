@@ -88,4 +88,4 @@ def test_unit_tests_pass_on_python_3_9(debian_11: Chroot) -> None:
     )
     lines = [line for line in done.stdout.splitlines() if not line.startswith("SKIPPED")]
     assert done.status == 0, "\n".join([*lines[-150:], done.stderr[-2000:]])
-    assert lines[-1].endswith("s") and " passed" in lines[-1]
+    assert " passed" in lines[-1]

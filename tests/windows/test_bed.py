@@ -229,8 +229,11 @@ def test_service_that_is_not_there_has_no_state(shared_wine: Wine) -> None:
 def test_serial_ports_keep_what_was_written_to_each(wine: Wine) -> None:
     for number in range(1, 5):
         wine.py(f"open('COM{number}', 'wb').write(b'port {number}\\r\\n')")
-    wine.wait_until(lambda: wine.com("COM4"), what="the last text is kept")
-    assert [wine.com(f"COM{n}") for n in range(1, 5)] == [f"port {n}\n" for n in range(1, 5)]
+    wanted = [f"port {number}\n" for number in range(1, 5)]
+    wine.wait_until(
+        lambda: [wine.com(f"COM{number}") for number in range(1, 5)] == wanted,
+        what="each text is kept",
+    )
 
 
 def test_serial_port_takes_the_settings_of_an_application(wine: Wine) -> None:
@@ -491,6 +494,7 @@ def test_third_process_waits_for_the_beds_of_the_others(monkeypatch: pytest.Monk
 def test_evidence_tells_what_happened(wine: Wine, tmp_path: Path) -> None:
     wine.py("import sys; print('said'); print('mistake', file=sys.stderr)")
     wine.cmd("echo serial> COM1")
+    wine.wait_until(lambda: wine.com("COM1") == "serial\n", what="the text is kept")
     wine.registry.set(r"HKLM\Software\Bed", "Clue", "here")
     wine.mds.get("instance/id")
     wine.evidence(tmp_path)

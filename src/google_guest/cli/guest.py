@@ -239,7 +239,7 @@ def _metadata(arguments: argparse.Namespace, system: System) -> Metadata:
     if path is not None:
         try:
             return parse_metadata(json.loads(path.read_bytes()))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise GuestError(f"{path} is no JSON document: {error}") from error
     if system.is_live and not system.is_compute_engine():
         if not os.environ.get("GCE_METADATA_HOST"):

@@ -101,7 +101,7 @@ def test_unknown_feature_is_one_clear_error(
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("content", ["{", "", "\xff"])
+@pytest.mark.parametrize("content", ["{", "", "\xff", "[" * 100_000])
 def test_broken_document_is_one_clear_error(
     root: Path, document: Path, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

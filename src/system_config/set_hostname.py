@@ -259,6 +259,7 @@ def take(system: System, lease: Lease, *, fqdn_as_hostname: bool) -> int:
         raise
     lines = [host_line(address, (name, short_name(name)))]
     known_as = str((read_state(system, STATE) or {}).get("name", ""))
+    before = static_hostname(system)
 
     def changes() -> tuple[Change, ...]:
         hostname = hostname_after_lease(
@@ -273,8 +274,10 @@ def take(system: System, lease: Lease, *, fqdn_as_hostname: bool) -> int:
 
     if not _apply(system, changes):
         return 1
-    # Only what the next boot will know, too, was set by this program or agrees with it.
-    if known_as != name and static_hostname(system).lower() in forms_of(name):
+    # Only what the next boot will know, too, was set by this program or agrees with it. Another
+    # name that came meanwhile was chosen, and stays as if it had been chosen later.
+    static = static_hostname(system)
+    if known_as != name and (static.lower() in forms_of(name) or static not in (before, "")):
         _note(system, STATE, {"name": name})
     return 0
 

@@ -207,6 +207,22 @@ def test_a_name_that_somebody_sets_later_stays(machine: Machine) -> None:
     assert machine.name == "copy"
 
 
+def test_a_name_that_somebody_sets_meanwhile_stays(machine: Machine) -> None:
+    def answer(argv: Sequence[str]) -> Completed:
+        done = machine.answer(argv)
+        if argv[0] == "hostnamectl":
+            # Another process is faster than the end of this one.
+            place(machine.root, "/etc/hostname", "mine\n")
+            machine.set_hostname("mine")
+        return done
+
+    machine.commands.answer = answer
+    assert lease(machine) == 0
+    machine.commands.answer = machine.answer
+    assert lease(machine) == 0
+    assert machine.name == "mine"
+
+
 def test_a_name_that_the_next_boot_does_not_know_is_set_by_its_lease(machine: Machine) -> None:
     machine.keeps_static_name = False
     assert lease(machine) == 0

@@ -86,10 +86,9 @@ def command_line(description: str, *, kind: str) -> argparse.ArgumentParser:
 
 
 def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least one version and one state are kept")
-    return number
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!a} is no number from 1 on")
+    return int(text)
 
 
 def report(name: str, update: Callable[[], Iterable[str]]) -> int:

@@ -187,6 +187,14 @@ def test_root_is_good_in_its_other_form(machine: Machine, repository: Repository
     assert machine.version() == "1:2-1"
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1.5"])
+def test_number_of_kept_versions_is_at_least_one(tmp_path: Path, number: str) -> None:
+    done = repo_apt(f"--keep-versions={number}", "--unsigned", output=tmp_path / "r", key=None)
+    assert done.returncode == 2
+    assert f"--keep-versions: '{number}' is no number from 1 on" in done.stderr
+    assert not (tmp_path / "r").exists()
+
+
 def test_expired_repository_is_refused(machine: Machine, repository: Repository) -> None:
     shutil.rmtree(repository.top / DISTS)
     repository.update(ago=15 * DAY)
@@ -197,6 +205,8 @@ def test_repository_is_good_for_fourteen_days(machine: Machine, repository: Repo
     shutil.rmtree(repository.top / DISTS)
     repository.update(ago=14 * DAY - 600)
     machine.apt("update")
+    machine.apt("install", NAME)
+    assert machine.version() == "1:2-1"
 
 
 def test_dating_anew_mends_an_expired_repository(
@@ -206,6 +216,8 @@ def test_dating_anew_mends_an_expired_repository(
     repository.update(ago=15 * DAY)
     repository.update()
     machine.apt("update")
+    machine.apt("install", NAME)
+    assert machine.version() == "1:2-1"
 
 
 def test_altered_index_is_refused(machine: Machine, repository: Repository) -> None:

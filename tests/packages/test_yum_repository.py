@@ -212,7 +212,7 @@ def test_altered_root_is_refused(machine: Machine, repository: Repository) -> No
 
 def test_missing_signature_of_the_root_is_refused(machine: Machine, repository: Repository) -> None:
     repository.root().with_name("repomd.xml.asc").unlink()
-    machine.refused("install", NAME)
+    assert "signature" in machine.refused("install", NAME).lower()
 
 
 def test_root_of_another_key_is_refused(
@@ -222,7 +222,7 @@ def test_root_of_another_key_is_refused(
     repository.key = new_key_file(tmp_path / "other.asc", user="Other <o@example.com>")
     repository.update()
     (repository.folder / KEY).write_bytes(trusted)
-    machine.refused("install", NAME)
+    assert "signature" in machine.refused("install", NAME).lower()
 
 
 def test_unsigned_package_is_refused(
@@ -240,13 +240,14 @@ def test_altered_package_is_refused(machine: Machine, repository: Repository) ->
         data = bytearray(repository.rpm(version).read_bytes())
         data[-1] ^= 1
         repository.rpm(version).write_bytes(bytes(data))
-    machine.refused("install", NAME)
+    said = machine.refused("install", NAME)
+    assert "checksum doesn't match" in said or "Signature verification failed" in said
 
 
 def test_altered_index_is_refused(machine: Machine, repository: Repository) -> None:
     for index in repository.root().parent.glob("*-primary.xml.gz"):
         index.write_bytes(b"x" * index.stat().st_size)
-    machine.refused("install", NAME)
+    assert "checksum" in machine.refused("install", NAME)
 
 
 def test_index_may_be_replaced_between_root_and_index(
